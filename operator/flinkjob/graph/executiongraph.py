@@ -1,0 +1,483 @@
+"""The ExecutionGraph: what has become of every subtask, as the sum of all operations.
+
+``apply`` is the only way to change it, in normal running and in replay alike, so ``fold(apply, log) == graph`` holds at
+every position of the log. An operation that does not fit raises IllegalOperation and leaves the graph as it was.
+
+A vertex keeps its subtasks in columns rather than in an object each: a million subtasks take some 60 MB, a snapshot is
+a copy of the columns, and applying an operation is a few index assignments.
+"""
+
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from flinkjob.api.errors import IllegalOperation
+from flinkjob.graph import operations as ops
+from flinkjob.graph.jobgraph import JobGraph, JobVertex
+from flinkjob.graph.states import ACTIVE_EXECUTION_STATES, JOB_TRANSITIONS, LEGAL, ExecutionState, JobStatus
+
+MAX_FAILOVERS = 10
+"""How many failovers the history keeps."""
+MAX_EXCEPTIONS = 16
+"""How many failures the history keeps (Flink: ``web.exception-history-size``)."""
+
+SNAPSHOT_VERSION = 1
+
+_CREATED = int(ExecutionState.CREATED)
+_DEPLOYING = int(ExecutionState.DEPLOYING)
+_RUNNING = int(ExecutionState.RUNNING)
+_FINISHED = int(ExecutionState.FINISHED)
+_CANCELED = int(ExecutionState.CANCELED)
+_FAILED = int(ExecutionState.FAILED)
+_STATES = tuple(ExecutionState)
+
+
+class TaskId(NamedTuple):
+    """A subtask of the graph: (index of the vertex, number of the subtask)."""
+
+    vertex: int
+    subtask: int
+
+
+class TaskManagerInfo(msgspec.Struct, array_like=True):
+    """A TaskManager that the job has known."""
+
+    id: str
+    address: str
+    slots: int
+    registered_at: int
+    removed: str = ""
+
+
+class ExceptionEntry(msgspec.Struct, array_like=True, frozen=True):
+    """A failure that people should see: which attempt of which task (vertex -1: the job itself), where and why."""
+
+    vertex: int
+    subtask: int
+    attempt: int
+    taskmanager: int
+    at: int
+    cause: str
+
+
+class ExecutionJobVertex:
+    """The subtasks of one JobVertex, in columns. Read it freely; only ``ExecutionGraph.apply`` writes."""
+
+    __slots__ = (
+        "accumulators", "assigned", "attempt", "checksum", "counts", "deployed_at", "job_vertex", "parallelism", "records", "since",
+        "size", "splits", "splits_taken", "state", "taskmanager",
+    )  # fmt: skip
+
+    def __init__(self, job_vertex: JobVertex) -> None:
+        n = job_vertex.parallelism
+        self.job_vertex = job_vertex
+        self.parallelism = n
+        self.state = bytearray(n)
+        self.attempt = array("I", bytes(4 * n))
+        self.taskmanager = array("i", [-1]) * n
+        self.since = array("q", bytes(8 * n))
+        """When the subtask entered its present state, milliseconds (0: it is as it was created)."""
+        self.deployed_at = array("q", bytes(8 * n))
+        self.size = array("q", bytes(8 * n))
+        self.records = array("q", bytes(8 * n))
+        self.checksum = array("I", bytes(4 * n))
+        self.counts = [0] * len(_STATES)
+        self.counts[_CREATED] = n
+        self.splits: tuple[ops.InputSplit, ...] | None = None
+        self.splits_taken = 0
+        self.assigned: dict[int, list[int]] = {}
+        self.accumulators: dict[int, dict[str, int | float]] = {}
+
+    def partition(self, subtask: int) -> ops.ResultPartition:
+        """The partition of the present attempt; meaningful once that is FINISHED."""
+        return ops.ResultPartition(self.size[subtask], self.records[subtask], self.checksum[subtask])
+
+    def execution_state(self, subtask: int) -> ExecutionState:
+        """The state of the subtask's present attempt."""
+        return _STATES[self.state[subtask]]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every subtask is FINISHED."""
+        return self.counts[_FINISHED] == self.parallelism
+
+    def subtasks_in(self, *states: ExecutionState) -> Iterator[int]:
+        """The subtasks whose present attempt is in one of the states; free of cost where there are none."""
+        if any(self.counts[state] for state in states):
+            yield from (subtask for subtask, state in enumerate(self.state) if state in states)
+
+
+class ExecutionGraph:
+    """A JobGraph and all that has become of it.
+
+    Attributes:
+        job_graph: what is to run.
+        vertices: an ExecutionJobVertex for each JobVertex, in its order.
+        lsn: how many operations made the graph what it is.
+        run: the epoch in which this graph was begun; attempts of another run are strangers.
+        epoch: that of the latest leader. leader: its id.
+        status: the job's. status_times: when each status was entered (the latest time), milliseconds.
+        started_at: when the job was first led, milliseconds.
+        taskmanagers: all that ever registered, by index.
+        restart_due: subtasks that are to run again, and from when on, milliseconds.
+        restart_state: what the restart strategy remembers.
+        restarts: how many restarts have been scheduled. failover_count: how many leaders took over.
+        failovers: the latest of those. exceptions: the latest failures.
+    """
+
+    def __init__(self, job_graph: JobGraph) -> None:
+        self.job_graph = job_graph
+        self.vertices = [ExecutionJobVertex(vertex) for vertex in job_graph.vertices]
+        self.lsn = 0
+        self.run = 0
+        self.epoch = 0
+        self.leader = ""
+        self.status = JobStatus.CREATED
+        self.status_cause = ""
+        self.status_times: dict[JobStatus, int] = {}
+        self.started_at = 0
+        self.taskmanagers: list[TaskManagerInfo] = []
+        self.taskmanager_index: dict[str, int] = {}
+        self.restart_due: dict[TaskId, int] = {}
+        self.restart_state = ops.RestartState()
+        self.restarts = 0
+        self.failover_count = 0
+        self.failovers: list[ops.FailoverCompleted] = []
+        self.exceptions: list[ExceptionEntry] = []
+
+    def apply(self, operation: ops.Operation) -> None:
+        """Make the one change that the operation describes.
+
+        Raises:
+            IllegalOperation: it does not fit the graph as it is; nothing has been changed.
+        """
+        try:
+            _APPLY[type(operation)](self, operation)
+        except (IndexError, OverflowError) as error:
+            raise IllegalOperation(
+                f"operation {self.lsn + 1}, {operation!r}, is out of the graph's range: {error}"
+            ) from None
+        self.lsn += 1
+
+    def apply_all(self, operations: Iterable[ops.Operation]) -> None:
+        """``apply`` for each, in order."""
+        for operation in operations:
+            self.apply(operation)
+
+    # What people and rooms above ask
+
+    def vertex_of(self, task: TaskId) -> ExecutionJobVertex:
+        """The vertex of a subtask."""
+        return self.vertices[task.vertex]
+
+    def state_of(self, task: TaskId) -> ExecutionState:
+        """The state of the subtask's present attempt."""
+        return self.vertices[task.vertex].execution_state(task.subtask)
+
+    def task_name(self, vertex: int, subtask: int) -> str:
+        """A subtask as people name it: ``tokenize[3]``."""
+        return f"{self.job_graph.vertices[vertex].name}[{subtask}]"
+
+    def tasks_in(self, *states: ExecutionState) -> Iterator[TaskId]:
+        """All subtasks whose present attempt is in one of the states."""
+        for index, vertex in enumerate(self.vertices):
+            for subtask in vertex.subtasks_in(*states):
+                yield TaskId(index, subtask)
+
+    def active_tasks(self) -> Iterator[TaskId]:
+        """All subtasks that occupy a slot."""
+        return self.tasks_in(*ACTIVE_EXECUTION_STATES)
+
+    def count(self, *states: ExecutionState) -> int:
+        """How many subtasks are in one of the states."""
+        return sum(vertex.counts[state] for vertex in self.vertices for state in states)
+
+    @property
+    def total_tasks(self) -> int:
+        """How many subtasks the job has."""
+        return sum(vertex.parallelism for vertex in self.vertices)
+
+    def accumulators(self) -> dict[str, int | float]:
+        """The sums of the accumulators of all finished subtasks, by name."""
+        totals: dict[str, int | float] = {}
+        for vertex in self.vertices:
+            for values in vertex.accumulators.values():
+                for name, value in values.items():
+                    totals[name] = totals.get(name, 0) + value
+        return dict(sorted(totals.items()))
+
+    # The operations
+
+    def _illegal(self, operation: ops.Operation, why: str) -> IllegalOperation:
+        return IllegalOperation(f"operation {self.lsn + 1}, {operation!r}, does not apply: {why}")
+
+    def _checked(
+        self, operation: ops.TaskStateChanged | ops.TaskFinished | ops.TaskFailed, new: int
+    ) -> ExecutionJobVertex:
+        """The operation's vertex, once it is certain that the attempt is the present one and may become ``new``."""
+        vertex, subtask = self._place(operation, operation.vertex, operation.subtask)
+        if vertex.attempt[subtask] != operation.attempt:
+            raise self._illegal(operation, f"the present attempt is {vertex.attempt[subtask]}")
+        old = vertex.state[subtask]
+        if not LEGAL[old << 4 | new]:
+            raise self._illegal(operation, f"{_STATES[old].name} does not go over to {_STATES[new].name}")
+        return vertex
+
+    def _place(self, operation: ops.Operation, vertex: int, subtask: int) -> tuple[ExecutionJobVertex, int]:
+        # Negative indexes would count from the end in Python; here they are nonsense.
+        if vertex < 0 or subtask < 0 or vertex >= len(self.vertices) or subtask >= self.vertices[vertex].parallelism:
+            raise self._illegal(operation, f"there is no subtask {subtask} of vertex {vertex}")
+        return self.vertices[vertex], subtask
+
+    def _epoch_started(self, operation: ops.EpochStarted) -> None:
+        if operation.epoch <= self.epoch:
+            raise self._illegal(operation, f"epoch {self.epoch} has already begun")
+        if not self.run:
+            self.run = operation.epoch
+            self.started_at = operation.at
+            self.status_times[JobStatus.CREATED] = operation.at
+        self.epoch = operation.epoch
+        self.leader = operation.leader
+
+    def _job_status_changed(self, operation: ops.JobStatusChanged) -> None:
+        if operation.status not in JOB_TRANSITIONS[self.status]:
+            raise self._illegal(operation, f"{self.status.name} does not go over to {operation.status.name}")
+        self.status = operation.status
+        self.status_cause = operation.cause
+        self.status_times[operation.status] = operation.at
+        if operation.status is JobStatus.FAILING:
+            self._remember(ExceptionEntry(-1, -1, 0, -1, operation.at, operation.cause))
+
+    def _taskmanager_registered(self, operation: ops.TaskManagerRegistered) -> None:
+        if operation.id in self.taskmanager_index:
+            raise self._illegal(operation, "it is registered")
+        if operation.slots < 1:
+            raise self._illegal(operation, "a TaskManager has a slot at least")
+        self.taskmanager_index[operation.id] = len(self.taskmanagers)
+        self.taskmanagers.append(TaskManagerInfo(operation.id, operation.address, operation.slots, operation.at))
+
+    def _taskmanager_removed(self, operation: ops.TaskManagerRemoved) -> None:
+        if not 0 <= operation.taskmanager < len(self.taskmanagers) or self.taskmanagers[operation.taskmanager].removed:
+            raise self._illegal(operation, "no such TaskManager is registered")
+        info = self.taskmanagers[operation.taskmanager]
+        info.removed = operation.cause or "removed"
+        del self.taskmanager_index[info.id]
+
+    def _splits_created(self, operation: ops.SplitsCreated) -> None:
+        vertex, _ = self._place(operation, operation.vertex, 0)
+        if vertex.splits is not None:
+            raise self._illegal(operation, "the vertex has its splits")
+        vertex.splits = operation.splits
+
+    def _splits_assigned(self, operation: ops.SplitsAssigned) -> None:
+        vertex, subtask = self._place(operation, operation.vertex, operation.subtask)
+        last = operation.first + operation.count
+        if (
+            vertex.splits is None
+            or operation.count < 1
+            or operation.first != vertex.splits_taken
+            or last > len(vertex.splits)
+        ):
+            raise self._illegal(operation, f"{vertex.splits_taken} of {len(vertex.splits or ())} splits are taken")
+        vertex.assigned.setdefault(subtask, []).extend(range(operation.first, last))
+        vertex.splits_taken = last
+
+    def _task_deploying(self, operation: ops.TaskDeploying) -> None:
+        vertex, subtask = self._place(operation, operation.vertex, operation.subtask)
+        old = vertex.state[subtask]
+        if old != _CREATED or vertex.attempt[subtask] != operation.attempt:
+            raise self._illegal(operation, f"attempt {vertex.attempt[subtask]} is {_STATES[old].name}")
+        if not 0 <= operation.taskmanager < len(self.taskmanagers) or self.taskmanagers[operation.taskmanager].removed:
+            raise self._illegal(operation, "no such TaskManager is registered")
+        vertex.deployed_at[subtask] = operation.at
+        vertex.since[subtask] = operation.at
+        vertex.taskmanager[subtask] = operation.taskmanager
+        vertex.state[subtask] = _DEPLOYING
+        counts = vertex.counts
+        counts[_CREATED] -= 1
+        counts[_DEPLOYING] += 1
+
+    def _task_state_changed(self, operation: ops.TaskStateChanged) -> None:
+        new = int(operation.state)
+        if new in (_FINISHED, _FAILED, _DEPLOYING, _CREATED):
+            raise self._illegal(operation, "that state has an operation of its own")
+        vertex = self._checked(operation, new)
+        self._move(vertex, operation.subtask, new, operation.at)
+
+    def _task_finished(self, operation: ops.TaskFinished) -> None:
+        vertex = self._checked(operation, _FINISHED)
+        subtask, partition = operation.subtask, operation.partition
+        if not 0 <= partition.checksum <= 0xFFFFFFFF or partition.size < 0 or partition.records < 0:
+            raise self._illegal(operation, "no such partition can be")
+        vertex.size[subtask] = partition.size
+        vertex.records[subtask] = partition.records
+        vertex.checksum[subtask] = partition.checksum
+        if operation.accumulators:
+            vertex.accumulators[subtask] = operation.accumulators
+        self._move(vertex, subtask, _FINISHED, operation.at)
+
+    def _task_failed(self, operation: ops.TaskFailed) -> None:
+        vertex = self._checked(operation, _FAILED)
+        subtask = operation.subtask
+        self._move(vertex, subtask, _FAILED, operation.at)
+        self._remember(
+            ExceptionEntry(
+                operation.vertex, subtask, operation.attempt, vertex.taskmanager[subtask], operation.at, operation.cause
+            )
+        )
+
+    def _restart_scheduled(self, operation: ops.RestartScheduled) -> None:
+        for vertex, subtask in operation.tasks:
+            self._place(operation, vertex, subtask)
+        for vertex, subtask in operation.tasks:
+            self.restart_due[TaskId(vertex, subtask)] = operation.due
+        self.restart_state = operation.strategy
+        self.restarts += 1
+
+    def _tasks_reset(self, operation: ops.TasksReset) -> None:
+        for subtask in operation.subtasks:
+            vertex, _ = self._place(operation, operation.vertex, subtask)
+            if vertex.state[subtask] not in (_FINISHED, _CANCELED, _FAILED):
+                raise self._illegal(operation, f"subtask {subtask} is {_STATES[vertex.state[subtask]].name}")
+        for subtask in operation.subtasks:
+            vertex = self.vertices[operation.vertex]
+            self._move(vertex, subtask, _CREATED, operation.at)
+            vertex.attempt[subtask] += 1
+            vertex.taskmanager[subtask] = -1
+            vertex.size[subtask] = vertex.records[subtask] = vertex.checksum[subtask] = vertex.deployed_at[subtask] = 0
+            vertex.accumulators.pop(subtask, None)
+            self.restart_due.pop(TaskId(operation.vertex, subtask), None)
+
+    def _failover_completed(self, operation: ops.FailoverCompleted) -> None:
+        self.failover_count += 1
+        self.failovers = [*self.failovers[1 - MAX_FAILOVERS :], operation]
+
+    @staticmethod
+    def _move(vertex: ExecutionJobVertex, subtask: int, new: int, at: int) -> None:
+        counts = vertex.counts
+        counts[vertex.state[subtask]] -= 1
+        counts[new] += 1
+        vertex.state[subtask] = new
+        vertex.since[subtask] = at
+
+    def _remember(self, entry: ExceptionEntry) -> None:
+        self.exceptions = [*self.exceptions[1 - MAX_EXCEPTIONS :], entry]
+
+    # Snapshots
+
+    def snapshot(self) -> bytes:
+        """The whole graph as bytes, from which ``restore`` makes an equal one. Two equal graphs give the same bytes."""
+        return msgspec.msgpack.encode(
+            _Snapshot(
+                SNAPSHOT_VERSION, sys.byteorder, self.job_graph.id, self.lsn, self.run, self.epoch, self.leader, self.status,
+                self.status_cause, {int(k): v for k, v in self.status_times.items()}, self.started_at, self.taskmanagers,
+                sorted((task.vertex, task.subtask, due) for task, due in self.restart_due.items()), self.restart_state,
+                self.restarts, self.failover_count, self.failovers, self.exceptions, [_pack(v) for v in self.vertices],
+            )
+        )  # fmt: skip
+
+    @classmethod
+    def restore(cls, job_graph: JobGraph, data: bytes) -> "ExecutionGraph":
+        """The graph that ``snapshot`` was taken of.
+
+        Raises:
+            IllegalOperation: the bytes are no snapshot, of another version, or of another JobGraph.
+        """
+        try:
+            held = msgspec.msgpack.decode(data, type=_Snapshot)
+        except msgspec.DecodeError as error:
+            raise IllegalOperation(f"the snapshot cannot be read: {error}") from None
+        expected = (SNAPSHOT_VERSION, sys.byteorder, job_graph.id, len(job_graph.vertices))
+        if (held.version, held.byteorder, held.job_id, len(held.vertices)) != expected:
+            raise IllegalOperation(
+                f"the snapshot (version, byte order, job, vertices) is not of this job: wanted {expected}"
+            )
+        graph = cls(job_graph)
+        graph.lsn, graph.run, graph.epoch, graph.leader = held.lsn, held.run, held.epoch, held.leader
+        graph.status, graph.status_cause, graph.started_at = held.status, held.status_cause, held.started_at
+        graph.status_times = {JobStatus(status): at for status, at in held.status_times.items()}
+        graph.taskmanagers = held.taskmanagers
+        graph.taskmanager_index = {info.id: index for index, info in enumerate(held.taskmanagers) if not info.removed}
+        graph.restart_due = {TaskId(vertex, subtask): due for vertex, subtask, due in held.restart_due}
+        graph.restart_state, graph.restarts = held.restart_state, held.restarts
+        graph.failover_count, graph.failovers, graph.exceptions = held.failover_count, held.failovers, held.exceptions
+        for vertex, columns in zip(graph.vertices, held.vertices, strict=True):
+            _unpack(vertex, columns)
+        return graph
+
+
+class _Columns(msgspec.Struct, array_like=True):
+    state: bytes
+    numbers: list[bytes]
+    splits: tuple[ops.InputSplit, ...] | None
+    splits_taken: int
+    assigned: dict[int, list[int]]
+    accumulators: dict[int, dict[str, int | float]]
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    version: int
+    byteorder: str
+    job_id: str
+    lsn: int
+    run: int
+    epoch: int
+    leader: str
+    status: JobStatus
+    status_cause: str
+    status_times: dict[int, int]
+    started_at: int
+    taskmanagers: list[TaskManagerInfo]
+    restart_due: list[tuple[int, int, int]]
+    restart_state: ops.RestartState
+    restarts: int
+    failover_count: int
+    failovers: list[ops.FailoverCompleted]
+    exceptions: list[ExceptionEntry]
+    vertices: list[_Columns]
+
+
+_NUMBER_COLUMNS = ("attempt", "taskmanager", "since", "deployed_at", "size", "records", "checksum")
+
+
+def _pack(vertex: ExecutionJobVertex) -> _Columns:
+    numbers = [getattr(vertex, name).tobytes() for name in _NUMBER_COLUMNS]
+    assigned = dict(sorted(vertex.assigned.items()))
+    accumulators = dict(sorted(vertex.accumulators.items()))
+    return _Columns(bytes(vertex.state), numbers, vertex.splits, vertex.splits_taken, assigned, accumulators)
+
+
+def _unpack(vertex: ExecutionJobVertex, columns: _Columns) -> None:
+    n = vertex.parallelism
+    if len(columns.state) != n or len(columns.numbers) != len(_NUMBER_COLUMNS) or max(columns.state) >= len(_STATES):
+        raise IllegalOperation(f"the snapshot of vertex {vertex.job_vertex.name!r} does not hold its {n} subtasks")
+    vertex.state = bytearray(columns.state)
+    for name, data in zip(_NUMBER_COLUMNS, columns.numbers, strict=True):
+        column = array(getattr(vertex, name).typecode)
+        if len(data) != n * column.itemsize:
+            raise IllegalOperation(f"the snapshot of vertex {vertex.job_vertex.name!r} has {name} cut short")
+        column.frombytes(data)
+        setattr(vertex, name, column)
+    vertex.counts = [vertex.state.count(state) for state in _STATES]
+    vertex.splits, vertex.splits_taken = columns.splits, columns.splits_taken
+    vertex.assigned, vertex.accumulators = columns.assigned, columns.accumulators
+
+
+_APPLY: dict[type, Callable[[ExecutionGraph, Any], None]] = {
+    ops.EpochStarted: ExecutionGraph._epoch_started,
+    ops.JobStatusChanged: ExecutionGraph._job_status_changed,
+    ops.TaskManagerRegistered: ExecutionGraph._taskmanager_registered,
+    ops.TaskManagerRemoved: ExecutionGraph._taskmanager_removed,
+    ops.SplitsCreated: ExecutionGraph._splits_created,
+    ops.SplitsAssigned: ExecutionGraph._splits_assigned,
+    ops.TaskDeploying: ExecutionGraph._task_deploying,
+    ops.TaskStateChanged: ExecutionGraph._task_state_changed,
+    ops.TaskFinished: ExecutionGraph._task_finished,
+    ops.TaskFailed: ExecutionGraph._task_failed,
+    ops.RestartScheduled: ExecutionGraph._restart_scheduled,
+    ops.TasksReset: ExecutionGraph._tasks_reset,
+    ops.FailoverCompleted: ExecutionGraph._failover_completed,
+}
