@@ -2,29 +2,22 @@
 
 ``apply`` is the only way to change it, in normal running and in replay alike, so ``fold(apply, log) == graph`` holds at
 every position of the log. An operation that does not fit raises IllegalOperation and leaves the graph as it was.
-
-A vertex keeps its subtasks in columns rather than in an object each: a million subtasks take some 60 MB, a snapshot is
-a copy of the columns, and applying an operation is a few index assignments.
 """
 
-import sys
-from array import array
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from flinkjob.api.errors import IllegalOperation
 from flinkjob.graph import operations as ops
-from flinkjob.graph.jobgraph import JobGraph, JobVertex
+from flinkjob.graph.jobgraph import JobGraph
+from flinkjob.graph.snapshot import SCALARS, ExceptionEntry, TaskManagerInfo, decode_snapshot, encode_snapshot
 from flinkjob.graph.states import ACTIVE_EXECUTION_STATES, JOB_TRANSITIONS, LEGAL, ExecutionState, JobStatus
+from flinkjob.graph.vertex import ExecutionJobVertex, TaskId
 
 MAX_FAILOVERS = 10
 """How many failovers the history keeps."""
 MAX_EXCEPTIONS = 16
 """How many failures the history keeps (Flink: ``web.exception-history-size``)."""
-
-SNAPSHOT_VERSION = 1
 
 _CREATED = int(ExecutionState.CREATED)
 _DEPLOYING = int(ExecutionState.DEPLOYING)
@@ -33,81 +26,6 @@ _FINISHED = int(ExecutionState.FINISHED)
 _CANCELED = int(ExecutionState.CANCELED)
 _FAILED = int(ExecutionState.FAILED)
 _STATES = tuple(ExecutionState)
-
-
-class TaskId(NamedTuple):
-    """A subtask of the graph: (index of the vertex, number of the subtask)."""
-
-    vertex: int
-    subtask: int
-
-
-class TaskManagerInfo(msgspec.Struct, array_like=True):
-    """A TaskManager that the job has known."""
-
-    id: str
-    address: str
-    slots: int
-    registered_at: int
-    removed: str = ""
-
-
-class ExceptionEntry(msgspec.Struct, array_like=True, frozen=True):
-    """A failure that people should see: which attempt of which task (vertex -1: the job itself), where and why."""
-
-    vertex: int
-    subtask: int
-    attempt: int
-    taskmanager: int
-    at: int
-    cause: str
-
-
-class ExecutionJobVertex:
-    """The subtasks of one JobVertex, in columns. Read it freely; only ``ExecutionGraph.apply`` writes."""
-
-    __slots__ = (
-        "accumulators", "assigned", "attempt", "checksum", "counts", "deployed_at", "job_vertex", "parallelism", "records", "since",
-        "size", "splits", "splits_taken", "state", "taskmanager",
-    )  # fmt: skip
-
-    def __init__(self, job_vertex: JobVertex) -> None:
-        n = job_vertex.parallelism
-        self.job_vertex = job_vertex
-        self.parallelism = n
-        self.state = bytearray(n)
-        self.attempt = array("I", bytes(4 * n))
-        self.taskmanager = array("i", [-1]) * n
-        self.since = array("q", bytes(8 * n))
-        """When the subtask entered its present state, milliseconds (0: it is as it was created)."""
-        self.deployed_at = array("q", bytes(8 * n))
-        self.size = array("q", bytes(8 * n))
-        self.records = array("q", bytes(8 * n))
-        self.checksum = array("I", bytes(4 * n))
-        self.counts = [0] * len(_STATES)
-        self.counts[_CREATED] = n
-        self.splits: tuple[ops.InputSplit, ...] | None = None
-        self.splits_taken = 0
-        self.assigned: dict[int, list[int]] = {}
-        self.accumulators: dict[int, dict[str, int | float]] = {}
-
-    def partition(self, subtask: int) -> ops.ResultPartition:
-        """The partition of the present attempt; meaningful once that is FINISHED."""
-        return ops.ResultPartition(self.size[subtask], self.records[subtask], self.checksum[subtask])
-
-    def execution_state(self, subtask: int) -> ExecutionState:
-        """The state of the subtask's present attempt."""
-        return _STATES[self.state[subtask]]
-
-    @property
-    def finished(self) -> bool:
-        """Whether every subtask is FINISHED."""
-        return self.counts[_FINISHED] == self.parallelism
-
-    def subtasks_in(self, *states: ExecutionState) -> Iterator[int]:
-        """The subtasks whose present attempt is in one of the states; free of cost where there are none."""
-        if any(self.counts[state] for state in states):
-            yield from (subtask for subtask, state in enumerate(self.state) if state in states)
 
 
 class ExecutionGraph:
@@ -370,14 +288,7 @@ class ExecutionGraph:
 
     def snapshot(self) -> bytes:
         """The whole graph as bytes, from which ``restore`` makes an equal one. Two equal graphs give the same bytes."""
-        return msgspec.msgpack.encode(
-            _Snapshot(
-                SNAPSHOT_VERSION, sys.byteorder, self.job_graph.id, self.lsn, self.run, self.epoch, self.leader, self.status,
-                self.status_cause, {int(k): v for k, v in self.status_times.items()}, self.started_at, self.taskmanagers,
-                sorted((task.vertex, task.subtask, due) for task, due in self.restart_due.items()), self.restart_state,
-                self.restarts, self.failover_count, self.failovers, self.exceptions, [_pack(v) for v in self.vertices],
-            )
-        )  # fmt: skip
+        return encode_snapshot(self.job_graph.id, {name: getattr(self, name) for name in SCALARS}, self.vertices)
 
     @classmethod
     def restore(cls, job_graph: JobGraph, data: bytes) -> "ExecutionGraph":
@@ -386,84 +297,11 @@ class ExecutionGraph:
         Raises:
             IllegalOperation: the bytes are no snapshot, of another version, or of another JobGraph.
         """
-        try:
-            held = msgspec.msgpack.decode(data, type=_Snapshot)
-        except msgspec.DecodeError as error:
-            raise IllegalOperation(f"the snapshot cannot be read: {error}") from None
-        expected = (SNAPSHOT_VERSION, sys.byteorder, job_graph.id, len(job_graph.vertices))
-        if (held.version, held.byteorder, held.job_id, len(held.vertices)) != expected:
-            raise IllegalOperation(
-                f"the snapshot (version, byte order, job, vertices) is not of this job: wanted {expected}"
-            )
         graph = cls(job_graph)
-        graph.lsn, graph.run, graph.epoch, graph.leader = held.lsn, held.run, held.epoch, held.leader
-        graph.status, graph.status_cause, graph.started_at = held.status, held.status_cause, held.started_at
-        graph.status_times = {JobStatus(status): at for status, at in held.status_times.items()}
-        graph.taskmanagers = held.taskmanagers
-        graph.taskmanager_index = {info.id: index for index, info in enumerate(held.taskmanagers) if not info.removed}
-        graph.restart_due = {TaskId(vertex, subtask): due for vertex, subtask, due in held.restart_due}
-        graph.restart_state, graph.restarts = held.restart_state, held.restarts
-        graph.failover_count, graph.failovers, graph.exceptions = held.failover_count, held.failovers, held.exceptions
-        for vertex, columns in zip(graph.vertices, held.vertices, strict=True):
-            _unpack(vertex, columns)
+        for name, value in decode_snapshot(job_graph.id, data, graph.vertices).items():
+            setattr(graph, name, value)
+        graph.taskmanager_index = {info.id: i for i, info in enumerate(graph.taskmanagers) if not info.removed}
         return graph
-
-
-class _Columns(msgspec.Struct, array_like=True):
-    state: bytes
-    numbers: list[bytes]
-    splits: tuple[ops.InputSplit, ...] | None
-    splits_taken: int
-    assigned: dict[int, list[int]]
-    accumulators: dict[int, dict[str, int | float]]
-
-
-class _Snapshot(msgspec.Struct, array_like=True):
-    version: int
-    byteorder: str
-    job_id: str
-    lsn: int
-    run: int
-    epoch: int
-    leader: str
-    status: JobStatus
-    status_cause: str
-    status_times: dict[int, int]
-    started_at: int
-    taskmanagers: list[TaskManagerInfo]
-    restart_due: list[tuple[int, int, int]]
-    restart_state: ops.RestartState
-    restarts: int
-    failover_count: int
-    failovers: list[ops.FailoverCompleted]
-    exceptions: list[ExceptionEntry]
-    vertices: list[_Columns]
-
-
-_NUMBER_COLUMNS = ("attempt", "taskmanager", "since", "deployed_at", "size", "records", "checksum")
-
-
-def _pack(vertex: ExecutionJobVertex) -> _Columns:
-    numbers = [getattr(vertex, name).tobytes() for name in _NUMBER_COLUMNS]
-    assigned = dict(sorted(vertex.assigned.items()))
-    accumulators = dict(sorted(vertex.accumulators.items()))
-    return _Columns(bytes(vertex.state), numbers, vertex.splits, vertex.splits_taken, assigned, accumulators)
-
-
-def _unpack(vertex: ExecutionJobVertex, columns: _Columns) -> None:
-    n = vertex.parallelism
-    if len(columns.state) != n or len(columns.numbers) != len(_NUMBER_COLUMNS) or max(columns.state) >= len(_STATES):
-        raise IllegalOperation(f"the snapshot of vertex {vertex.job_vertex.name!r} does not hold its {n} subtasks")
-    vertex.state = bytearray(columns.state)
-    for name, data in zip(_NUMBER_COLUMNS, columns.numbers, strict=True):
-        column = array(getattr(vertex, name).typecode)
-        if len(data) != n * column.itemsize:
-            raise IllegalOperation(f"the snapshot of vertex {vertex.job_vertex.name!r} has {name} cut short")
-        column.frombytes(data)
-        setattr(vertex, name, column)
-    vertex.counts = [vertex.state.count(state) for state in _STATES]
-    vertex.splits, vertex.splits_taken = columns.splits, columns.splits_taken
-    vertex.assigned, vertex.accumulators = columns.assigned, columns.accumulators
 
 
 _APPLY: dict[type, Callable[[ExecutionGraph, Any], None]] = {

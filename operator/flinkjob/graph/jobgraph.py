@@ -71,8 +71,8 @@ class JobGraph(msgspec.Struct, frozen=True, dict=True):
         """Resolve and check the declared vertices.
 
         Raises:
-            InvalidJobGraph: no vertices, two of one name, an input that is unknown, read twice or part of a cycle, a forward edge
-                between different parallelisms. The message names the vertex and the input.
+            InvalidJobGraph: no vertices, two of one name, an input that is unknown, read twice or part of a cycle, a
+                forward edge between different parallelisms. The message names the vertex and the input.
         """
         specs = _by_name(vertices)
         order = {vertex: index for index, vertex in enumerate(_sorted(specs))}
@@ -144,7 +144,8 @@ class JobGraphBuilder:
 
         def build(args):
             graph = JobGraphBuilder()
-            words = graph.python("tokenize", "wordcount:tokenize", parallelism=8, files="/data/*.txt", max_split_size=64 << 10)
+            text = SplitsSpec(files=("/data/*.txt",), max_split_size=64 << 10)
+            words = graph.python("tokenize", "wordcount:tokenize", parallelism=8, splits=text)
             graph.python("count", "wordcount:count", parallelism=4, inputs=[words.by_hash()])
             return graph
     """

@@ -91,11 +91,14 @@ def _fold(transitions: dict[ExecutionState, frozenset[ExecutionState]]) -> bytes
 LEGAL: bytes = _fold(EXECUTION_TRANSITIONS)
 
 
+def _closure(old: ExecutionState) -> frozenset[ExecutionState]:
+    direct = EXECUTION_TRANSITIONS[old]
+    return direct.union(*(_closure(new) for new in direct))
+
+
+_FOLLOWING = {state: _closure(state) for state in ExecutionState}
+
+
 def may_follow(old: ExecutionState, new: ExecutionState) -> bool:
     """Whether an Execution last seen as ``old`` can be ``new`` by now, with transitions in between that nobody saw."""
-    seen, frontier = {old}, [old]
-    while frontier:
-        for following in EXECUTION_TRANSITIONS[frontier.pop()] - seen:
-            seen.add(following)
-            frontier.append(following)
-    return new in seen
+    return new in _FOLLOWING[old]

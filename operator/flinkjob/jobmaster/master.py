@@ -1,0 +1,457 @@
+"""The JobMaster: events in, operations and effects out.
+
+It is a pure function with a memory: the ExecutionGraph, which only operations change, and what can be found again after a
+failover (who is connected, what is ready, what has been asked for). Everything that must survive is in the graph; a new
+JobMaster on a replayed graph asks the same questions that this one would.
+
+The end of each event is ``_advance``, which looks at the graph and does all that is due. It does not rely on what the
+event was, so that a leader that died between two operations leaves nothing half done.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from flinkjob.api.errors import ProtocolViolation
+from flinkjob.graph import operations as ops
+from flinkjob.graph.executiongraph import ExecutionGraph
+from flinkjob.graph.states import ExecutionState, JobStatus
+from flinkjob.graph.vertex import TaskId
+from flinkjob.jobmaster import events as ev
+from flinkjob.jobmaster.failover import full_restart, output_needed, region_restart
+from flinkjob.jobmaster.reconciliation import Reconciliation, Replay
+from flinkjob.jobmaster.restart import RestartStrategy
+from flinkjob.jobmaster.scheduling import Scheduler
+from flinkjob.jobmaster.verdicts import Verdict, judge
+from flinkjob.jobmaster.workers import Worker, Workers
+from flinkjob.worker.protocol import Acknowledge, AttemptId, Cancel, FromJobManager, JobOver, Report, Splits
+
+MAX_CAUSE = 4096
+"""Characters of a failure's cause that are kept."""
+
+_E = ExecutionState
+_ENDING = {JobStatus.CANCELLING: JobStatus.CANCELED, JobStatus.FAILING: JobStatus.FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class JobMasterOptions:
+    """What a person can set.
+
+    Attributes:
+        reconcile_timeout: how long a new leader waits for TaskManagers, milliseconds.
+        heartbeat_timeout: how long a TaskManager may be away, milliseconds.
+        restart_strategy: whether and when failed tasks run again.
+        restart_all: the failover strategy is ``full``, not ``region``.
+    """
+
+    reconcile_timeout: int
+    heartbeat_timeout: int
+    restart_strategy: RestartStrategy
+    restart_all: bool = False
+
+
+class JobMaster:
+    """Runs one job for one term of leadership.
+
+    Args:
+        graph: new, or replayed from the log.
+        options: see JobMasterOptions.
+        jitter: gives random numbers in [-1, 1].
+    """
+
+    def __init__(
+        self, graph: ExecutionGraph, options: JobMasterOptions, *, jitter: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.graph = graph
+        self.options = options
+        self.workers = Workers()
+        self.reconciliation: Reconciliation | None = None
+        self._jitter = jitter
+        self._decision = ev.Decision()
+        self._now = 0
+        self._ended = False
+        self._splits_wanted = [v.job_vertex.index for v in graph.vertices if v.job_vertex.splits and v.splits is None]
+        self._scheduler = Scheduler(graph, self.workers)
+        self._handlers: dict[type, Callable[..., None]] = {
+            ev.TaskManagerConnected: self._connected,
+            ev.TaskManagerDisconnected: self._disconnected,
+            ev.TaskManagerGone: self._gone,
+            ev.TasksReported: self._reported,
+            ev.SplitRequested: self._split_requested,
+            ev.SplitsEnumerated: self._splits_enumerated,
+            ev.EnumerationFailed: self._enumeration_failed,
+            ev.PartitionsChecked: self._partitions_checked,
+            ev.CancelRequested: self._cancel_requested,
+            ev.TimePassed: lambda event: None,
+        }
+
+    # The three calls of the shell
+
+    def start(self, *, epoch: int, leader: str, now: int, replay: Replay | None = None) -> ev.Decision:
+        """Begin the term: log the epoch's start and, on a replayed graph that has begun, reconcile."""
+        self._begin(now)
+        resumed = bool(self.graph.run)
+        self._do(ops.EpochStarted(epoch, leader, now))
+        for index, info in enumerate(self.graph.taskmanagers):
+            if not info.removed:
+                worker = Worker(info.id, index, info.slots)
+                self.workers.add(worker)
+                self.workers.left(worker, now=now, deadline=now + self.options.reconcile_timeout)
+        if resumed and not self.graph.status.terminal:
+            self._start_reconciling(replay or Replay())
+        elif not resumed:
+            self._do(ops.JobStatusChanged(JobStatus.RUNNING, now))
+        self._scheduler.rebuild()
+        return self._end()
+
+    def handle(self, event: ev.Event, now: int) -> ev.Decision:
+        """Decide on an event.
+
+        Args:
+            event: what happened.
+            now: milliseconds of the Unix epoch, never going back within a term.
+
+        Raises:
+            ProtocolViolation: a TaskManager told nonsense; nothing has been decided.
+        """
+        self._begin(now)
+        if not self.graph.status.terminal:
+            self._handlers[type(event)](event)
+        elif isinstance(event, ev.TaskManagerConnected):
+            self._send(event.id, JobOver(self.graph.epoch, self.graph.status.name))
+        return self._end()
+
+    def next_deadline(self) -> int | None:
+        """When ``TimePassed`` is wanted at the latest, in milliseconds of the Unix epoch."""
+        deadlines = [self.workers.next_deadline()]
+        if self.graph.status is JobStatus.RUNNING:
+            deadlines.append(self._scheduler.next_reset())
+        return None if self.graph.status.terminal else min((at for at in deadlines if at is not None), default=None)
+
+    # TaskManagers
+
+    def _connected(self, event: ev.TaskManagerConnected) -> None:
+        if event.slots < 1:
+            raise ProtocolViolation(f"TaskManager {event.id!r} offers {event.slots} slots; it needs one at least")
+        self._check_states(event.id, event.reports)
+        worker = self.workers.get(event.id)
+        if worker is not None and worker.slots != event.slots:
+            self._lose(worker, f"it came back with {event.slots} slots in the place of {worker.slots}")
+            worker = None
+        if worker is None:
+            self._do(ops.TaskManagerRegistered(event.id, event.address, event.slots, self._now))
+            worker = Worker(event.id, self.graph.taskmanager_index[event.id], event.slots)
+            self.workers.add(worker)
+        self.workers.came(worker)
+        reported = {report.attempt: report for report in event.reports}
+        for task in sorted(worker.tasks):
+            self._reconcile(worker, task, reported.pop(self.attempt_of(task), None))
+        for report in reported.values():
+            self._unexpected(worker, report)
+        self.workers.offer(worker)
+
+    def _reconcile(self, worker: Worker, task: TaskId, report: Report | None) -> None:
+        """The verdict on an attempt that the log has on this TaskManager, and what follows from it."""
+        verdict = judge(self.graph.state_of(task), report.state if report else None)
+        if verdict is Verdict.CONFLICT:
+            self._conflict(worker, task, f"TaskManager {worker.id} no longer has it")
+        elif verdict is Verdict.REDEPLOYED:
+            self._scheduler.deploy(worker, self.attempt_of(task))
+        elif verdict is Verdict.CANCELED_AGAIN:
+            self._send_cancel(worker.id, self.attempt_of(task))
+        elif verdict is Verdict.ADVANCED:
+            self._advance_task(worker, task, report or Report(self.attempt_of(task), _E.CANCELED))
+        if self.reconciliation:
+            self.reconciliation.settle(task, verdict)
+
+    def _unexpected(self, worker: Worker, report: Report) -> None:
+        """A report of an attempt that the log does not have as active on this TaskManager."""
+        if report.state.terminal:
+            self._acknowledge(worker.id, report.attempt)
+            return
+        self._send_cancel(worker.id, report.attempt)
+        if self.reconciliation:
+            self.reconciliation.verdicts[Verdict.ORPHANED.value] += 1
+
+    def _reported(self, event: ev.TasksReported) -> None:
+        worker = self._worker(event.id)
+        self._check_states(event.id, event.reports)
+        for report in event.reports:
+            task = self._task_on(worker, report.attempt)
+            if task is None:
+                self._unexpected(worker, report)
+            elif judge(self.graph.state_of(task), report.state) is Verdict.ADVANCED:
+                self._advance_task(worker, task, report)
+
+    def _advance_task(self, worker: Worker, task: TaskId, report: Report) -> None:
+        """Log what the TaskManager says of an attempt, and do what follows."""
+        attempt, canceling = report.attempt.attempt, self.graph.state_of(task) is _E.CANCELING
+        if report.state is _E.RUNNING:
+            self._do(ops.TaskStateChanged(*task, attempt, _E.RUNNING, self._now))
+            return
+        worker.tasks.discard(task)
+        self.workers.offer(worker)
+        if canceling:
+            self._do(ops.TaskStateChanged(*task, attempt, _E.CANCELED, self._now))
+            self._scheduler.ended(task)
+        elif report.state is _E.FINISHED:
+            self._do(ops.TaskFinished(*task, attempt, self._now, report.partition, report.accumulators))
+            self._scheduler.ready.on_finished(task)
+        else:
+            cause = report.cause or f"{report.state.name} by TaskManager {worker.id}"
+            self._do(ops.TaskFailed(*task, attempt, self._now, cause[:MAX_CAUSE]))
+            self._restart([task], self._lost_input(task, report), cause)
+        self._acknowledge(worker.id, report.attempt)
+
+    def _lost_input(self, task: TaskId, report: Report) -> list[TaskId]:
+        if report.lost_input is None:
+            return []
+        producer = TaskId(*report.lost_input)
+        sources = {edge.source for edge in self.graph.job_graph.vertices[task.vertex].inputs}
+        known = producer.vertex in sources and 0 <= producer.subtask < self.graph.vertex_of(producer).parallelism
+        return [producer] if known and self.graph.state_of(producer) is _E.FINISHED else []
+
+    def _disconnected(self, event: ev.TaskManagerDisconnected) -> None:
+        deadline = self._now + self.options.heartbeat_timeout
+        self.workers.left(self._worker(event.id), now=self._now, deadline=deadline)
+
+    def _gone(self, event: ev.TaskManagerGone) -> None:
+        worker = self.workers.get(event.id)
+        if worker is not None:
+            self._lose(worker, event.cause)
+
+    def _lose(self, worker: Worker, cause: str) -> None:
+        """The TaskManager is gone for good: what it ran fails at once."""
+        self.workers.remove(worker)
+        self._do(ops.TaskManagerRemoved(worker.index, cause, self._now))
+        reason = f"TaskManager {worker.id} is lost: {cause}"
+        failed = []
+        for task in sorted(worker.tasks):
+            attempt = self.graph.vertex_of(task).attempt[task.subtask]
+            if self.graph.state_of(task) is _E.CANCELING:
+                self._do(ops.TaskStateChanged(*task, attempt, _E.CANCELED, self._now))
+                self._scheduler.ended(task)
+                if self.reconciliation:
+                    self.reconciliation.settle(task, Verdict.ENDED)
+                continue
+            self._do(ops.TaskFailed(*task, attempt, self._now, reason))
+            failed.append(task)
+            if self.reconciliation:
+                self.reconciliation.conflict(task, reason)
+        if failed:
+            self._restart(failed, [], reason)
+
+    # Splits
+
+    def _split_requested(self, event: ev.SplitRequested) -> None:
+        task = self._task_on(self._worker(event.id), event.attempt)
+        if task is None:
+            return
+        vertex = self.graph.vertex_of(task)
+        have = vertex.assigned.get(task.subtask, [])
+        if vertex.splits is None or not 0 <= event.index <= len(have):
+            raise ProtocolViolation(f"{self.name(task)} asks for split {event.index}; it has got {len(have)} so far")
+        if event.index == len(have) and vertex.splits_taken < len(vertex.splits):
+            self._do(ops.SplitsAssigned(*task, vertex.splits_taken, 1))
+            have = vertex.assigned[task.subtask]
+        split = vertex.splits[have[event.index]] if event.index < len(have) else None
+        self._send(event.id, Splits(self.graph.epoch, event.attempt, event.index, split))
+
+    def _splits_enumerated(self, event: ev.SplitsEnumerated) -> None:
+        if self.graph.vertices[event.vertex].splits is None:
+            self._do(ops.SplitsCreated(event.vertex, event.splits))
+            self._scheduler.ready.add_vertex(event.vertex)
+
+    def _enumeration_failed(self, event: ev.EnumerationFailed) -> None:
+        self._fail_job(f"the splits of {self.graph.job_graph.vertices[event.vertex].name!r}: {event.cause}")
+
+    # Failures
+
+    def _conflict(self, worker: Worker, task: TaskId, reason: str) -> None:
+        """The log and the TaskManager do not agree on an attempt: it has failed."""
+        worker.tasks.discard(task)
+        attempt = self.graph.vertex_of(task).attempt[task.subtask]
+        self._do(ops.TaskFailed(*task, attempt, self._now, f"not consistent: {reason}"))
+        if self.reconciliation:
+            self.reconciliation.conflict(task, reason)
+        else:
+            self._restart([task], [], reason)
+
+    def _restart(self, failed: Collection[TaskId], lost: Collection[TaskId], cause: str) -> None:
+        """Ask the restart strategy, once for all that failed together; a failover asks when it is over."""
+        if self.reconciliation:
+            self.reconciliation.failed.update(failed)
+            self.reconciliation.lost.update(lost)
+            return
+        if self.graph.status is not JobStatus.RUNNING:
+            return
+        answer = self.options.restart_strategy.on_failure(self.graph.restart_state, self._now, self._jitter())
+        if answer is None:
+            self._fail_job(f"{cause} (and the restart strategy allows no further restart)")
+            return
+        state, delay = answer
+        tasks = full_restart(self.graph) if self.options.restart_all else region_restart(self.graph, failed, lost)
+        self._do(ops.RestartScheduled(tuple(sorted(tasks)), self._now + delay, cause[:MAX_CAUSE], state, self._now))
+        for task in tasks:
+            self._scheduler.ended(task)
+        self._stop(tasks)
+
+    def _stop(self, tasks: Iterable[TaskId]) -> None:
+        """Cancel those of the tasks that are active."""
+        for task in sorted(tasks):
+            if self.graph.state_of(task) in (_E.DEPLOYING, _E.RUNNING):
+                vertex = self.graph.vertex_of(task)
+                attempt = vertex.attempt[task.subtask]
+                self._do(ops.TaskStateChanged(*task, attempt, _E.CANCELING, self._now))
+                self._send_cancel(self.workers.at(vertex.taskmanager[task.subtask]).id, self.attempt_of(task))
+
+    def _fail_job(self, cause: str) -> None:
+        if self.graph.status in (JobStatus.RUNNING, JobStatus.RECONCILING, JobStatus.CREATED):
+            self._do(ops.JobStatusChanged(JobStatus.FAILING, self._now, cause[:MAX_CAUSE]))
+
+    def _cancel_requested(self, event: ev.CancelRequested) -> None:
+        if not self.graph.status.terminal and self.graph.status is not JobStatus.CANCELLING:
+            self._do(ops.JobStatusChanged(JobStatus.CANCELLING, self._now, "cancelled by request"))
+
+    # The failover
+
+    def _start_reconciling(self, replay: Replay) -> None:
+        if self.graph.status is JobStatus.RUNNING:
+            self._do(ops.JobStatusChanged(JobStatus.RECONCILING, self._now, replay.cause))
+        elif self.graph.status is JobStatus.CREATED:
+            self._do(ops.JobStatusChanged(JobStatus.RUNNING, self._now))
+        pending = set(self.graph.active_tasks())
+        for task in pending:
+            self.workers.at(self.graph.vertex_of(task).taskmanager[task.subtask]).tasks.add(task)
+        partitions = tuple(self._needed_partitions())
+        self.reconciliation = Reconciliation(replay, self._now, pending, bool(partitions))
+        # The previous leader may have died after it logged a failure and before it logged what follows from it.
+        self.reconciliation.failed.update(
+            task for task in self.graph.tasks_in(_E.FAILED, _E.CANCELED) if task not in self.graph.restart_due
+        )
+        if partitions:
+            self._effect(ev.CheckPartitions(partitions))
+
+    def _needed_partitions(self) -> Iterable[tuple[TaskId, int, ops.ResultPartition]]:
+        for task in self.graph.tasks_in(_E.FINISHED):
+            vertex = self.graph.vertex_of(task)
+            if vertex.size[task.subtask] and output_needed(self.graph, *task):
+                yield task, vertex.attempt[task.subtask], vertex.partition(task.subtask)
+
+    def _partitions_checked(self, event: ev.PartitionsChecked) -> None:
+        if self.reconciliation:
+            missing = (task for task in event.missing if self.graph.state_of(task) is _E.FINISHED)
+            self.reconciliation.partitions_checked(missing)
+
+    def _finish_reconciling(self, reconciliation: Reconciliation) -> None:
+        self.reconciliation = None
+        if self.graph.status is JobStatus.RECONCILING:
+            self._do(ops.JobStatusChanged(JobStatus.RUNNING, self._now))
+        replay = reconciliation.replay
+        self._do(
+            ops.FailoverCompleted(
+                epoch=self.graph.epoch,
+                leader=self.graph.leader,
+                cause=replay.cause,
+                started_at=replay.started_at,
+                replayed_operations=replay.operations,
+                replay_ms=replay.ms,
+                reconcile_ms=self._now - reconciliation.began_at,
+                decided_at=self._now,
+                verdicts=dict(sorted(reconciliation.verdicts.items())),
+                restarted=reconciliation.restarted_tasks(),
+            )
+        )
+        if reconciliation.failed or reconciliation.lost:
+            causes = sorted(set(reconciliation.restarted.values()))
+            self._restart(reconciliation.failed, reconciliation.lost, "; ".join(causes) or "failed before the failover")
+
+    # What is due, whatever the event was
+
+    def _advance(self) -> None:
+        for worker in self.workers.overdue(self._now):
+            self._lose(worker, f"silent for {(self._now - worker.away_since) / 1000:.0f} s")
+        if self.reconciliation and self.reconciliation.over:
+            self._finish_reconciling(self.reconciliation)
+        status = self.graph.status
+        if status in _ENDING:
+            self._wind_down(_ENDING[status])
+        elif status is JobStatus.RUNNING:
+            self._ask_for_splits()
+            self._scheduler.reset_due(self._do, self._now)
+            self._scheduler.schedule(self._do, self._now)
+            if all(vertex.finished for vertex in self.graph.vertices):
+                self._end_job(JobStatus.FINISHED)
+
+    def _ask_for_splits(self) -> None:
+        for vertex in self._splits_wanted:
+            self._effect(ev.EnumerateSplits(vertex))
+        self._splits_wanted = []
+
+    def _wind_down(self, end: JobStatus) -> None:
+        """The job is to end early: stop everything, and end it once nothing is left."""
+        for task in list(self.graph.tasks_in(_E.CREATED)):
+            attempt = self.graph.vertex_of(task).attempt[task.subtask]
+            self._do(ops.TaskStateChanged(*task, attempt, _E.CANCELED, self._now))
+        self._stop(list(self.graph.tasks_in(_E.DEPLOYING, _E.RUNNING)))
+        if not self.graph.count(_E.CANCELING):
+            self._end_job(end)
+
+    def _end_job(self, status: JobStatus) -> None:
+        self._do(ops.JobStatusChanged(status, self._now, self.graph.status_cause))
+
+    # Small things
+
+    def _begin(self, now: int) -> None:
+        self._decision, self._now = ev.Decision(), now
+
+    def _end(self) -> ev.Decision:
+        if not self.graph.status.terminal:
+            self._advance()
+        self._decision.effects.extend(self._scheduler.take_sends())
+        if self.graph.status.terminal and not self._ended:
+            self._ended = True
+            self._effect(ev.JobEnded(self.graph.status))
+            for worker in self.workers:
+                self._send(worker.id, JobOver(self.graph.epoch, self.graph.status.name))
+        return self._decision
+
+    def _do(self, operation: ops.Operation) -> None:
+        self.graph.apply(operation)
+        self._decision.operations.append(operation)
+
+    def _effect(self, effect: ev.Effect) -> None:
+        self._decision.effects.append(effect)
+
+    def _send(self, taskmanager: str, message: FromJobManager) -> None:
+        self._effect(ev.Send(taskmanager, message))
+
+    def _acknowledge(self, taskmanager: str, attempt: AttemptId) -> None:
+        self._send(taskmanager, Acknowledge(self.graph.epoch, (attempt,)))
+
+    def _send_cancel(self, taskmanager: str, attempt: AttemptId) -> None:
+        self._send(taskmanager, Cancel(self.graph.epoch, (attempt,)))
+
+    @staticmethod
+    def _check_states(taskmanager: str, reports: Iterable[Report]) -> None:
+        for report in reports:
+            if report.state in (_E.CREATED, _E.CANCELING):
+                raise ProtocolViolation(f"TaskManager {taskmanager!r} reports an attempt as {report.state.name}")
+
+    def _worker(self, taskmanager: str) -> Worker:
+        worker = self.workers.get(taskmanager)
+        if worker is None:
+            raise ProtocolViolation(f"TaskManager {taskmanager!r} is not registered")
+        return worker
+
+    def _task_on(self, worker: Worker, attempt: AttemptId) -> TaskId | None:
+        """The task whose present attempt this is, if it is active on the TaskManager."""
+        task = TaskId(attempt.vertex, attempt.subtask)
+        return task if task in worker.tasks and self.attempt_of(task) == attempt else None
+
+    def attempt_of(self, task: TaskId) -> AttemptId:
+        """The present attempt of a task."""
+        return AttemptId(self.graph.run, *task, self.graph.vertex_of(task).attempt[task.subtask])
+
+    def name(self, task: TaskId) -> str:
+        """A task as people name it."""
+        return self.graph.task_name(*task)
