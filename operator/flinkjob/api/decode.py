@@ -96,14 +96,16 @@ def _decode_enum(value: object, kind: type[enum.Enum]) -> enum.Enum:
 
 def _one_of(value: object, allowed: Iterable[object]) -> object:
     if value not in allowed:
-        raise FieldError(f"{shown(value)} is not one of {', '.join(str(each) for each in allowed)}")
+        names = [str(each) for each in allowed]
+        raise FieldError(f"{shown(value)} is not {'one of ' if len(names) > 1 else ''}{', '.join(names)}")
     return value
 
 
 def _scalar(value: object, kinds: list[type]) -> object:
     # By the exact type: to Python a bool is an int as well, to a person `parallelism: true` is a mistake.
     if type(value) not in kinds:
-        raise _mismatch(value, " or ".join(_TYPE_NAMES[kind] for kind in kinds))
+        *names, last = [_TYPE_NAMES[kind] for kind in kinds]
+        raise _mismatch(value, f"{', '.join(names)} or {last}" if names else last)
     return value
 
 
@@ -130,6 +132,9 @@ _FORMATS: Mapping[str, Callable[[object], object]] = {"memory": _decode_memory, 
 def _mapping(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise _mismatch(value, "a mapping")
+    for key in value:
+        if not isinstance(key, str):
+            raise FieldError(f"the key {shown(key)} is not a string")
     return value
 
 

@@ -95,7 +95,7 @@ class _Converter:
         self._values += 1
         if self._values > MAX_VALUES:
             raise _refusal(node, f"more than {MAX_VALUES} values, those that come through aliases included")
-        if len(path) > MAX_DEPTH:
+        if len(path) >= MAX_DEPTH and not isinstance(node, yaml.ScalarNode):
             raise _refusal(node, f"lists and mappings are nested deeper than {MAX_DEPTH} levels")
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, path)
@@ -110,10 +110,10 @@ class _Converter:
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             key = _key(key_node)
-            line = key_node.start_mark.line + 1
-            if lines.setdefault(key, line) != line or key in values:
+            if key in values:
                 place = f" in {render_path(path)}" if path else ""
                 raise _refusal(key_node, f"the key {shown(key)} appears twice{place} (first in line {lines[key]})")
+            lines[key] = key_node.start_mark.line + 1
             values[key] = self.convert(value_node, (*path, key))
         return values
 
@@ -146,11 +146,12 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
 
 
 def _string(node: yaml.ScalarNode) -> str:
-    text: str = node.value
-    # A lone surrogate can be written as an escape, but no file, log or message could hold it.
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _refusal(node, f"the string {shown(text)} holds half of a surrogate pair, which is no character")
-    return text
+    try:
+        # JSON's escapes give a character beyond 16 bits in two halves; a half alone could never be written anywhere.
+        return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        problem = f"the string {shown(node.value)} holds half of a surrogate pair, which is no character"
+        raise _refusal(node, problem) from None
 
 
 def _integer(node: yaml.ScalarNode) -> int:

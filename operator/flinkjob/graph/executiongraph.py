@@ -228,14 +228,14 @@ class ExecutionGraph:
     def _task_finished(self, operation: ops.TaskFinished) -> None:
         vertex = self._checked(operation, _FINISHED)
         subtask, partition = operation.subtask, operation.partition
-        if not 0 <= partition.checksum <= 0xFFFFFFFF or partition.size < 0 or partition.records < 0:
+        if not partition.possible:
             raise self._illegal(operation, "no such partition can be")
+        self._move(vertex, subtask, _FINISHED, operation.at)
         vertex.size[subtask] = partition.size
         vertex.records[subtask] = partition.records
         vertex.checksum[subtask] = partition.checksum
         if operation.accumulators:
             vertex.accumulators[subtask] = operation.accumulators
-        self._move(vertex, subtask, _FINISHED, operation.at)
 
     def _task_failed(self, operation: ops.TaskFailed) -> None:
         vertex = self._checked(operation, _FAILED)
@@ -251,7 +251,9 @@ class ExecutionGraph:
         for vertex, subtask in operation.tasks:
             self._place(operation, vertex, subtask)
         for vertex, subtask in operation.tasks:
-            self.restart_due[TaskId(vertex, subtask)] = operation.due
+            task = TaskId(vertex, subtask)
+            self.vertices[vertex].restarting += task not in self.restart_due
+            self.restart_due[task] = operation.due
         self.restart_state = operation.strategy
         self.restarts += 1
 
@@ -260,6 +262,8 @@ class ExecutionGraph:
             vertex, _ = self._place(operation, operation.vertex, subtask)
             if vertex.state[subtask] not in (_FINISHED, _CANCELED, _FAILED):
                 raise self._illegal(operation, f"subtask {subtask} is {_STATES[vertex.state[subtask]].name}")
+        if len(set(operation.subtasks)) < len(operation.subtasks):
+            raise self._illegal(operation, "a subtask is named twice")
         for subtask in operation.subtasks:
             vertex = self.vertices[operation.vertex]
             self._move(vertex, subtask, _CREATED, operation.at)
@@ -267,7 +271,8 @@ class ExecutionGraph:
             vertex.taskmanager[subtask] = -1
             vertex.size[subtask] = vertex.records[subtask] = vertex.checksum[subtask] = vertex.deployed_at[subtask] = 0
             vertex.accumulators.pop(subtask, None)
-            self.restart_due.pop(TaskId(operation.vertex, subtask), None)
+            if self.restart_due.pop(TaskId(operation.vertex, subtask), None) is not None:
+                vertex.restarting -= 1
 
     def _failover_completed(self, operation: ops.FailoverCompleted) -> None:
         self.failover_count += 1
@@ -275,11 +280,12 @@ class ExecutionGraph:
 
     @staticmethod
     def _move(vertex: ExecutionJobVertex, subtask: int, new: int, at: int) -> None:
+        # The first step, because a time out of range is refused here, before anything has changed.
+        vertex.since[subtask] = at
         counts = vertex.counts
         counts[vertex.state[subtask]] -= 1
         counts[new] += 1
         vertex.state[subtask] = new
-        vertex.since[subtask] = at
 
     def _remember(self, entry: ExceptionEntry) -> None:
         self.exceptions = [*self.exceptions[1 - MAX_EXCEPTIONS :], entry]
@@ -287,7 +293,7 @@ class ExecutionGraph:
     # Snapshots
 
     def snapshot(self) -> bytes:
-        """The whole graph as bytes, from which ``restore`` makes an equal one. Two equal graphs give the same bytes."""
+        """The whole graph as bytes, from which ``restore`` makes an equal one. The same operations give the same bytes."""
         return encode_snapshot(self.job_graph.id, {name: getattr(self, name) for name in SCALARS}, self.vertices)
 
     @classmethod
@@ -300,6 +306,8 @@ class ExecutionGraph:
         graph = cls(job_graph)
         for name, value in decode_snapshot(job_graph.id, data, graph.vertices).items():
             setattr(graph, name, value)
+        for task in graph.restart_due:
+            graph.vertices[task.vertex].restarting += 1
         graph.taskmanager_index = {info.id: i for i, info in enumerate(graph.taskmanagers) if not info.removed}
         return graph
 

@@ -13,6 +13,7 @@ import msgspec
 
 from flinkjob.api.errors import InvalidJobGraph
 from flinkjob.api.job import Exchange, InputSpec, Partitioner, SplitsSpec, TaskSpec, VertexSpec
+from flinkjob.graph.operations import UNREADABLE
 
 FORMAT_VERSION = 1
 
@@ -108,7 +109,7 @@ class JobGraph(msgspec.Struct, frozen=True, dict=True):
         """
         try:
             version, graph = msgspec.msgpack.decode(data, type=tuple[int, JobGraph])
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise InvalidJobGraph(f"the stored JobGraph cannot be read: {error}") from None
         if version != FORMAT_VERSION:
             raise InvalidJobGraph(

@@ -16,6 +16,9 @@ import msgspec
 
 from flinkjob.graph.states import ExecutionState, JobStatus
 
+MAX_INT = (1 << 63) - 1
+"""The largest number that a time, a size or a count can be."""
+
 
 class InputSplit(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A piece of a source's input: a byte range of a file, or whatever a custom enumerator made (``payload``)."""
@@ -112,6 +115,11 @@ class ResultPartition(msgspec.Struct, array_like=True, frozen=True, gc=False):
     records: int = 0
     checksum: int = 0
 
+    @property
+    def possible(self) -> bool:
+        """Whether there can be such a partition; what a TaskManager tells need not be true."""
+        return 0 <= self.size <= MAX_INT and 0 <= self.records <= MAX_INT and 0 <= self.checksum <= 0xFFFFFFFF
+
 
 class TaskFinished(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=9):
     """An attempt is FINISHED: this makes its partition visible and its accumulators count."""
@@ -141,6 +149,7 @@ class RestartState(msgspec.Struct, array_like=True, frozen=True):
         restarts: restarts since the start of the job (fixed-delay) or since the backoff was reset (exponential-delay).
         backoff_ms: the last delay (exponential-delay).
         last_at: when the last failure was, milliseconds.
+        due_at: until when the last restart is waited for (exponential-delay), milliseconds.
         failures: times of the failures in the current interval (failure-rate), milliseconds.
     """
 
@@ -148,6 +157,7 @@ class RestartState(msgspec.Struct, array_like=True, frozen=True):
     backoff_ms: int = 0
     last_at: int = 0
     failures: tuple[int, ...] = ()
+    due_at: int = 0
 
 
 class RestartScheduled(msgspec.Struct, array_like=True, frozen=True, tag=11):
@@ -220,6 +230,9 @@ Operation: TypeAlias = (
     | FailoverCompleted
 )
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on bytes that it cannot decode."""
+
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[Operation])
 
@@ -233,6 +246,9 @@ def decode_operations(payload: bytes) -> list[Operation]:
     """The operations of a block's payload.
 
     Raises:
-        msgspec.DecodeError: the bytes are no msgpack, or no list of known operations (``msgspec.ValidationError``).
+        msgspec.DecodeError: the bytes are no msgpack, or no list of known operations.
     """
-    return _DECODER.decode(payload)
+    try:
+        return _DECODER.decode(payload)
+    except UNREADABLE as error:
+        raise msgspec.DecodeError(f"no list of operations: {error}") from None

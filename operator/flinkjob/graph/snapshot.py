@@ -1,16 +1,18 @@
 """The ExecutionGraph as bytes, and back: what bounds the length of a replay.
 
-Two equal graphs have equal bytes, so the bytes also serve to compare graphs.
+The same operations give the same bytes, whether they were applied at once or a snapshot was taken and restored in between;
+so the bytes also serve to compare graphs.
 """
 
 import sys
 from array import array
+from itertools import chain
 from typing import Any
 
 import msgspec
 
 from flinkjob.api.errors import IllegalOperation
-from flinkjob.graph.operations import FailoverCompleted, InputSplit, RestartState
+from flinkjob.graph.operations import UNREADABLE, FailoverCompleted, InputSplit, RestartState
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import ExecutionJobVertex, TaskId
 
@@ -78,7 +80,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
 SCALARS = _Scalars.__struct_fields__
 """The attributes of an ExecutionGraph that a snapshot holds beside the columns."""
 
-_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_ENCODER = msgspec.msgpack.Encoder()
 _NUMBER_COLUMNS = ("attempt", "taskmanager", "since", "deployed_at", "size", "records", "checksum")
 
 
@@ -108,6 +110,25 @@ def _unpack(vertex: ExecutionJobVertex, columns: _Columns) -> None:
     vertex.assigned, vertex.accumulators = columns.assigned, columns.accumulators
 
 
+def _check_vertex(vertex: ExecutionJobVertex, taskmanagers: int) -> None:
+    """What the columns say of splits, subtasks and TaskManagers must be there."""
+    taken = vertex.splits_taken
+    subtasks = chain(vertex.assigned, vertex.accumulators)
+    if (
+        not 0 <= taken <= len(vertex.splits or ())
+        or sorted(chain.from_iterable(vertex.assigned.values())) != list(range(taken))
+        or not all(0 <= subtask < vertex.parallelism for subtask in subtasks)
+        or not all(-1 <= taskmanager < taskmanagers for taskmanager in vertex.taskmanager)
+    ):
+        raise IllegalOperation(f"the snapshot of vertex {vertex.job_vertex.name!r} names what is not there")
+
+
+def _check_restarts(restart_due: dict[TaskId, int], vertices: list[ExecutionJobVertex]) -> None:
+    for vertex, subtask in restart_due:
+        if not 0 <= vertex < len(vertices) or not 0 <= subtask < vertices[vertex].parallelism:
+            raise IllegalOperation(f"the snapshot restarts subtask {subtask} of vertex {vertex}, which is not there")
+
+
 def encode_snapshot(job_id: str, scalars: dict[str, Any], vertices: list[ExecutionJobVertex]) -> bytes:
     """The bytes of a graph whose SCALARS and vertices these are."""
     columns = [_pack(vertex) for vertex in vertices]
@@ -118,11 +139,11 @@ def decode_snapshot(job_id: str, data: bytes, vertices: list[ExecutionJobVertex]
     """Fill the columns of the new ``vertices`` from the bytes; the SCALARS are returned.
 
     Raises:
-        IllegalOperation: the bytes are no snapshot, of another version, byte order or job.
+        IllegalOperation: the bytes are no snapshot, damaged, or of another version, byte order or job.
     """
     try:
         held = msgspec.msgpack.decode(data, type=_Snapshot)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise IllegalOperation(f"the snapshot cannot be read: {error}") from None
     expected = (SNAPSHOT_VERSION, sys.byteorder, job_id, len(vertices))
     found = (held.version, held.byteorder, held.job_id, len(held.vertices))
@@ -130,4 +151,6 @@ def decode_snapshot(job_id: str, data: bytes, vertices: list[ExecutionJobVertex]
         raise IllegalOperation(f"the snapshot is of (version, byte order, job, vertices) {found}, wanted is {expected}")
     for vertex, columns in zip(vertices, held.vertices, strict=True):
         _unpack(vertex, columns)
+        _check_vertex(vertex, len(held.scalars.taskmanagers))
+    _check_restarts(held.scalars.restart_due, vertices)
     return {name: getattr(held.scalars, name) for name in SCALARS}

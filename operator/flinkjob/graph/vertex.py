@@ -27,7 +27,7 @@ class ExecutionJobVertex:
 
     __slots__ = (
         "accumulators", "assigned", "attempt", "checksum", "counts", "deployed_at", "job_vertex", "parallelism",
-        "records", "since", "size", "splits", "splits_taken", "state", "taskmanager",
+        "records", "restarting", "since", "size", "splits", "splits_taken", "state", "taskmanager",
     )  # fmt: skip
 
     def __init__(self, job_vertex: JobVertex) -> None:
@@ -45,6 +45,8 @@ class ExecutionJobVertex:
         self.checksum = array("I", bytes(4 * n))
         self.counts = [0] * len(_STATES)
         self.counts[ExecutionState.CREATED] = n
+        self.restarting = 0
+        """How many subtasks are to run again but have no new attempt yet."""
         self.splits: tuple[InputSplit, ...] | None = None
         self.splits_taken = 0
         self.assigned: dict[int, list[int]] = {}

@@ -4,7 +4,7 @@
 
 1. the region of each failed subtask. Regions are bordered by blocking exchanges, and every exchange here is one, so a
    region is one subtask;
-2. the producers of input partitions that are known to be lost, if a restarted subtask needs them, and so on upwards;
+2. the producers of partitions that are known to be lost; they are only looked for where somebody still has to read them;
 3. all consumers of a restarted subtask that have begun, also finished ones: a producer that runs again may produce
    something else, and nothing may be built of both.
 
@@ -12,7 +12,7 @@
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from flinkjob.api.job import Partitioner
 from flinkjob.graph.executiongraph import ExecutionGraph
@@ -22,17 +22,14 @@ from flinkjob.graph.vertex import TaskId
 
 def region_restart(graph: ExecutionGraph, failed: Collection[TaskId], lost: Collection[TaskId]) -> set[TaskId]:
     """The subtasks to restart because ``failed`` failed and the partitions of ``lost`` are gone."""
-    restart: set[TaskId] = set()
-    todo = deque([*failed, *lost])
-    lost = set(lost)
+    restart = {*failed, *lost}
+    todo = deque(restart)
+    whole: set[int] = set()
     while todo:
-        task = todo.popleft()
-        if task in restart:
-            continue
-        restart.add(task)
-        todo.extend(consumer for consumer in consumers_of(graph, task) if consumer not in restart)
-        if lost:
-            todo.extend(producer for producer in producers_of(graph, task) if producer in lost)
+        for consumer in _consumers(graph, todo.popleft(), whole):
+            if consumer not in restart:
+                restart.add(consumer)
+                todo.append(consumer)
     return restart
 
 
@@ -41,24 +38,37 @@ def full_restart(graph: ExecutionGraph) -> set[TaskId]:
     return set(graph.tasks_in(*(state for state in ExecutionState if state is not ExecutionState.CREATED)))
 
 
-def consumers_of(graph: ExecutionGraph, task: TaskId) -> Iterator[TaskId]:
-    """The subtasks that read the task's partition and have begun."""
+def _consumers(graph: ExecutionGraph, task: TaskId, whole: set[int]) -> Iterator[TaskId]:
+    """The subtasks that read the task's partition and have begun, but those of vertices that are ``whole`` already.
+
+    Where each consumer reads each producer, one producer brings in the whole vertex, and the others need not look again.
+    """
     for consumer, number in graph.job_graph.vertices[task.vertex].outputs:
         vertex = graph.vertices[consumer]
-        if vertex.counts[ExecutionState.CREATED] == vertex.parallelism:
+        if consumer in whole:
             continue
-        forward = graph.job_graph.vertices[consumer].inputs[number].partitioner is Partitioner.FORWARD
-        for subtask in (task.subtask,) if forward else range(vertex.parallelism):
+        if graph.job_graph.vertices[consumer].inputs[number].partitioner is Partitioner.FORWARD:
+            subtasks: Iterable[int] = (task.subtask,)
+        else:
+            subtasks = range(vertex.parallelism)
+            whole.add(consumer)
+        for subtask in subtasks:
             if vertex.state[subtask] != ExecutionState.CREATED:
                 yield TaskId(consumer, subtask)
 
 
-def producers_of(graph: ExecutionGraph, task: TaskId) -> Iterator[TaskId]:
-    """The subtasks whose partitions the task reads."""
-    for edge in graph.job_graph.vertices[task.vertex].inputs:
-        forward = edge.partitioner is Partitioner.FORWARD
-        for subtask in (task.subtask,) if forward else range(graph.vertices[edge.source].parallelism):
-            yield TaskId(edge.source, subtask)
+def inputs_of(graph: ExecutionGraph, tasks: Iterable[TaskId]) -> set[TaskId]:
+    """The subtasks whose partitions the tasks read."""
+    subtasks: dict[int, set[int]] = {}
+    for task in tasks:
+        subtasks.setdefault(task.vertex, set()).add(task.subtask)
+    producers: set[TaskId] = set()
+    for vertex, members in subtasks.items():
+        for edge in graph.job_graph.vertices[vertex].inputs:
+            forward = edge.partitioner is Partitioner.FORWARD
+            sources = members if forward else range(graph.vertices[edge.source].parallelism)
+            producers.update(TaskId(edge.source, subtask) for subtask in sources)
+    return producers
 
 
 def output_needed(graph: ExecutionGraph, vertex: int, subtask: int) -> bool:

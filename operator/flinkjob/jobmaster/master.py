@@ -17,11 +17,11 @@ from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
-from flinkjob.jobmaster.failover import full_restart, output_needed, region_restart
+from flinkjob.jobmaster.failover import full_restart, inputs_of, output_needed, region_restart
 from flinkjob.jobmaster.reconciliation import Reconciliation, Replay
 from flinkjob.jobmaster.restart import RestartStrategy
 from flinkjob.jobmaster.scheduling import Scheduler
-from flinkjob.jobmaster.verdicts import Verdict, judge
+from flinkjob.jobmaster.verdicts import Verdict, check_reports, judge
 from flinkjob.jobmaster.workers import Worker, Workers
 from flinkjob.worker.protocol import Acknowledge, AttemptId, Cancel, FromJobManager, JobOver, Report, Splits
 
@@ -132,7 +132,7 @@ class JobMaster:
     def _connected(self, event: ev.TaskManagerConnected) -> None:
         if event.slots < 1:
             raise ProtocolViolation(f"TaskManager {event.id!r} offers {event.slots} slots; it needs one at least")
-        self._check_states(event.id, event.reports)
+        check_reports(event.id, event.reports)
         worker = self.workers.get(event.id)
         if worker is not None and worker.slots != event.slots:
             self._lose(worker, f"it came back with {event.slots} slots in the place of {worker.slots}")
@@ -142,6 +142,7 @@ class JobMaster:
             worker = Worker(event.id, self.graph.taskmanager_index[event.id], event.slots)
             self.workers.add(worker)
         self.workers.came(worker)
+        worker.strangers.clear()
         reported = {report.attempt: report for report in event.reports}
         for task in sorted(worker.tasks):
             self._reconcile(worker, task, reported.pop(self.attempt_of(task), None))
@@ -167,14 +168,17 @@ class JobMaster:
         """A report of an attempt that the log does not have as active on this TaskManager."""
         if report.state.terminal:
             self._acknowledge(worker.id, report.attempt)
+            worker.strangers.discard(report.attempt)
+            self.workers.offer(worker)
             return
+        worker.strangers.add(report.attempt)
         self._send_cancel(worker.id, report.attempt)
         if self.reconciliation:
             self.reconciliation.verdicts[Verdict.ORPHANED.value] += 1
 
     def _reported(self, event: ev.TasksReported) -> None:
         worker = self._worker(event.id)
-        self._check_states(event.id, event.reports)
+        check_reports(event.id, event.reports)
         for report in event.reports:
             task = self._task_on(worker, report.attempt)
             if task is None:
@@ -192,7 +196,6 @@ class JobMaster:
         self.workers.offer(worker)
         if canceling:
             self._do(ops.TaskStateChanged(*task, attempt, _E.CANCELED, self._now))
-            self._scheduler.ended(task)
         elif report.state is _E.FINISHED:
             self._do(ops.TaskFinished(*task, attempt, self._now, report.partition, report.accumulators))
             self._scheduler.ready.on_finished(task)
@@ -200,6 +203,7 @@ class JobMaster:
             cause = report.cause or f"{report.state.name} by TaskManager {worker.id}"
             self._do(ops.TaskFailed(*task, attempt, self._now, cause[:MAX_CAUSE]))
             self._restart([task], self._lost_input(task, report), cause)
+        self._scheduler.ended(task)
         self._acknowledge(worker.id, report.attempt)
 
     def _lost_input(self, task: TaskId, report: Report) -> list[TaskId]:
@@ -211,8 +215,9 @@ class JobMaster:
         return [producer] if known and self.graph.state_of(producer) is _E.FINISHED else []
 
     def _disconnected(self, event: ev.TaskManagerDisconnected) -> None:
-        deadline = self._now + self.options.heartbeat_timeout
-        self.workers.left(self._worker(event.id), now=self._now, deadline=deadline)
+        worker = self.workers.get(event.id)
+        if worker is not None:
+            self.workers.left(worker, now=self._now, deadline=self._now + self.options.heartbeat_timeout)
 
     def _gone(self, event: ev.TaskManagerGone) -> None:
         worker = self.workers.get(event.id)
@@ -222,7 +227,6 @@ class JobMaster:
     def _lose(self, worker: Worker, cause: str) -> None:
         """The TaskManager is gone for good: what it ran fails at once."""
         self.workers.remove(worker)
-        self._do(ops.TaskManagerRemoved(worker.index, cause, self._now))
         reason = f"TaskManager {worker.id} is lost: {cause}"
         failed = []
         for task in sorted(worker.tasks):
@@ -237,6 +241,8 @@ class JobMaster:
             failed.append(task)
             if self.reconciliation:
                 self.reconciliation.conflict(task, reason)
+        # Only now: wherever the log ends, it never has an attempt on a TaskManager that is not there any more.
+        self._do(ops.TaskManagerRemoved(worker.index, cause, self._now))
         if failed:
             self._restart(failed, [], reason)
 
@@ -322,25 +328,34 @@ class JobMaster:
         pending = set(self.graph.active_tasks())
         for task in pending:
             self.workers.at(self.graph.vertex_of(task).taskmanager[task.subtask]).tasks.add(task)
-        partitions = tuple(self._needed_partitions())
-        self.reconciliation = Reconciliation(replay, self._now, pending, bool(partitions))
+        self.reconciliation = Reconciliation(replay, self._now, pending, set())
         # The previous leader may have died after it logged a failure and before it logged what follows from it.
         self.reconciliation.failed.update(
             task for task in self.graph.tasks_in(_E.FAILED, _E.CANCELED) if task not in self.graph.restart_due
         )
-        if partitions:
-            self._effect(ev.CheckPartitions(partitions))
+        if self.graph.status not in _ENDING:
+            self._check_partitions(
+                task for task in self.graph.tasks_in(_E.FINISHED) if output_needed(self.graph, *task)
+            )
 
-    def _needed_partitions(self) -> Iterable[tuple[TaskId, int, ops.ResultPartition]]:
-        for task in self.graph.tasks_in(_E.FINISHED):
+    def _check_partitions(self, tasks: Iterable[TaskId]) -> None:
+        """Have the partitions of these finished subtasks looked at; those that left nothing cannot have lost it."""
+        partitions = []
+        for task in tasks:
             vertex = self.graph.vertex_of(task)
-            if vertex.size[task.subtask] and output_needed(self.graph, *task):
-                yield task, vertex.attempt[task.subtask], vertex.partition(task.subtask)
+            if vertex.size[task.subtask]:
+                partitions.append((task, vertex.attempt[task.subtask], vertex.partition(task.subtask)))
+        if partitions and self.reconciliation:
+            self.reconciliation.unchecked.update(task for task, _, _ in partitions)
+            self._effect(ev.CheckPartitions(tuple(partitions)))
 
     def _partitions_checked(self, event: ev.PartitionsChecked) -> None:
         if self.reconciliation:
-            missing = (task for task in event.missing if self.graph.state_of(task) is _E.FINISHED)
+            missing = [task for task in event.missing if task in self.reconciliation.unchecked]
             self.reconciliation.partitions_checked(missing)
+            # What is to run again reads its inputs again; nobody may have looked at those yet.
+            again = inputs_of(self.graph, region_restart(self.graph, [], missing)) - self.reconciliation.checked
+            self._check_partitions(task for task in sorted(again) if self.graph.state_of(task) is _E.FINISHED)
 
     def _finish_reconciling(self, reconciliation: Reconciliation) -> None:
         self.reconciliation = None
@@ -354,8 +369,8 @@ class JobMaster:
                 cause=replay.cause,
                 started_at=replay.started_at,
                 replayed_operations=replay.operations,
-                replay_ms=replay.ms,
-                reconcile_ms=self._now - reconciliation.began_at,
+                replay_ms=float(replay.ms),
+                reconcile_ms=float(self._now - reconciliation.began_at),
                 decided_at=self._now,
                 verdicts=dict(sorted(reconciliation.verdicts.items())),
                 restarted=reconciliation.restarted_tasks(),
@@ -364,6 +379,8 @@ class JobMaster:
         if reconciliation.failed or reconciliation.lost:
             causes = sorted(set(reconciliation.restarted.values()))
             self._restart(reconciliation.failed, reconciliation.lost, "; ".join(causes) or "failed before the failover")
+        # The previous leader may have died after it scheduled a restart and before it cancelled what is to run again.
+        self._stop(self.graph.restart_due)
 
     # What is due, whatever the event was
 
@@ -379,7 +396,7 @@ class JobMaster:
             self._ask_for_splits()
             self._scheduler.reset_due(self._do, self._now)
             self._scheduler.schedule(self._do, self._now)
-            if all(vertex.finished for vertex in self.graph.vertices):
+            if not self.graph.restart_due and all(vertex.finished for vertex in self.graph.vertices):
                 self._end_job(JobStatus.FINISHED)
 
     def _ask_for_splits(self) -> None:
@@ -394,6 +411,8 @@ class JobMaster:
             self._do(ops.TaskStateChanged(*task, attempt, _E.CANCELED, self._now))
         self._stop(list(self.graph.tasks_in(_E.DEPLOYING, _E.RUNNING)))
         if not self.graph.count(_E.CANCELING):
+            if self.reconciliation:
+                self._finish_reconciling(self.reconciliation)
             self._end_job(end)
 
     def _end_job(self, status: JobStatus) -> None:
@@ -420,6 +439,8 @@ class JobMaster:
         self._decision.operations.append(operation)
 
     def _effect(self, effect: ev.Effect) -> None:
+        # Deployments wait to be sent together, but no other command may overtake them.
+        self._decision.effects.extend(self._scheduler.take_sends())
         self._decision.effects.append(effect)
 
     def _send(self, taskmanager: str, message: FromJobManager) -> None:
@@ -430,12 +451,6 @@ class JobMaster:
 
     def _send_cancel(self, taskmanager: str, attempt: AttemptId) -> None:
         self._send(taskmanager, Cancel(self.graph.epoch, (attempt,)))
-
-    @staticmethod
-    def _check_states(taskmanager: str, reports: Iterable[Report]) -> None:
-        for report in reports:
-            if report.state in (_E.CREATED, _E.CANCELING):
-                raise ProtocolViolation(f"TaskManager {taskmanager!r} reports an attempt as {report.state.name}")
 
     def _worker(self, taskmanager: str) -> Worker:
         worker = self.workers.get(taskmanager)

@@ -45,7 +45,8 @@ class ReadyQueue:
         self._entries.appendleft((task.vertex, iter((task.subtask,))))
 
     def is_ready(self, vertex: int, subtask: int) -> bool:
-        """Whether the subtask is CREATED and all that it reads is there."""
+        """Whether the subtask is CREATED and all that it reads is there, and not about to be produced again."""
+        restart_due = self._graph.restart_due
         states = self._graph.vertices[vertex]
         if states.state[subtask] != _CREATED:
             return False
@@ -55,9 +56,9 @@ class ReadyQueue:
         for edge in job_vertex.inputs:
             source = self._graph.vertices[edge.source]
             if edge.partitioner is Partitioner.FORWARD:
-                if source.state[subtask] != ExecutionState.FINISHED:
+                if source.state[subtask] != ExecutionState.FINISHED or (edge.source, subtask) in restart_due:
                     return False
-            elif not source.finished:
+            elif not source.finished or source.restarting:
                 return False
         return True
 

@@ -37,7 +37,8 @@ class Reconciliation:
     replay: Replay
     began_at: int
     pending: set[TaskId]
-    partitions_unchecked: bool
+    unchecked: set[TaskId]
+    checked: set[TaskId] = field(default_factory=set)
     verdicts: Counter[str] = field(default_factory=Counter)
     failed: set[TaskId] = field(default_factory=set)
     lost: set[TaskId] = field(default_factory=set)
@@ -46,7 +47,7 @@ class Reconciliation:
     @property
     def over(self) -> bool:
         """Whether every verdict has been given."""
-        return not self.pending and not self.partitions_unchecked
+        return not self.pending and not self.unchecked
 
     def settle(self, task: TaskId, verdict: Verdict) -> None:
         """Count the verdict on a task; the first one counts."""
@@ -62,7 +63,8 @@ class Reconciliation:
 
     def partitions_checked(self, missing: Iterable[TaskId]) -> None:
         """The storage was looked at; finished tasks whose partition is gone run again."""
-        self.partitions_unchecked = False
+        self.checked |= self.unchecked
+        self.unchecked = set()
         for task in missing:
             self.lost.add(task)
             self.verdicts[Verdict.CONFLICT.value] += 1

@@ -80,14 +80,13 @@ class ExponentialDelay:
 
     def on_failure(self, state: RestartState, now: int, jitter: float) -> tuple[RestartState, int] | None:
         """Grow the delay, or begin anew after ``reset_threshold`` ms without a failure."""
-        waiting = state.restarts and now < state.last_at + state.backoff_ms
-        if waiting:
-            return state, state.last_at + state.backoff_ms - now
-        if not state.restarts or now - state.last_at - state.backoff_ms >= self.reset_threshold:
+        if state.restarts and state.last_at <= now < state.due_at:
+            return state, state.due_at - now
+        if not state.restarts or now - state.due_at >= self.reset_threshold:
             restarts, backoff = 1, self.initial_backoff
         else:
             restarts, backoff = state.restarts + 1, min(self.max_backoff, round(state.backoff_ms * self.multiplier))
         if restarts > self.attempts:
             return None
-        delay = round(backoff * (1 + self.jitter_factor * jitter))
-        return RestartState(restarts, backoff_ms=max(backoff, 1), last_at=now), max(delay, 0)
+        delay = max(round(backoff * (1 + self.jitter_factor * jitter)), 0)
+        return RestartState(restarts, backoff_ms=max(backoff, 1), last_at=now, due_at=now + delay), delay

@@ -80,6 +80,8 @@ class Scheduler:
 
     def take_sends(self) -> list[Send]:
         """The deployments decided on since the last call, a message for each TaskManager."""
+        if not self._deployments:
+            return []
         epoch, deployments = self._graph.epoch, self._deployments
         self._deployments = {}
         return [Send(taskmanager, Deploy(epoch, tuple(group))) for taskmanager, group in deployments.items()]

@@ -5,9 +5,12 @@ with the old leader; it is never ahead of it but for a deployment that did not a
 wherever it legally follows the log's; everything else is a conflict, and its reason is told.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 
+from flinkjob.api.errors import ProtocolViolation
 from flinkjob.graph.states import ExecutionState, may_follow
+from flinkjob.worker.protocol import Report
 
 
 class Verdict(StrEnum):
@@ -41,6 +44,19 @@ def judge(logged: ExecutionState, reported: ExecutionState | None) -> Verdict:
     if logged is ExecutionState.CANCELING:
         return Verdict.ADVANCED if reported.terminal else Verdict.CANCELED_AGAIN
     return Verdict.ADVANCED if reported is not logged and may_follow(logged, reported) else Verdict.CONTINUED
+
+
+def check_reports(taskmanager: str, reports: Iterable[Report]) -> None:
+    """Refuse what no TaskManager can have to tell.
+
+    Raises:
+        ProtocolViolation: a state that only the log knows, or a partition that cannot be.
+    """
+    for report in reports:
+        if report.state in (ExecutionState.CREATED, ExecutionState.CANCELING):
+            raise ProtocolViolation(f"TaskManager {taskmanager!r} reports an attempt as {report.state.name}")
+        if not report.partition.possible:
+            raise ProtocolViolation(f"TaskManager {taskmanager!r} reports an impossible partition: {report.partition}")
 
 
 _UNREPORTED = {

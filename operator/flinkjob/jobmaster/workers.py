@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from flinkjob.graph.vertex import TaskId
+from flinkjob.worker.protocol import AttemptId
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +19,7 @@ class Worker:
         connected: whether commands reach it.
         away_since, deadline: since when it is not connected, and when it counts as lost; milliseconds.
         tasks: the subtasks whose present attempt is active on it.
+        strangers: attempts that the log has no use for; they hold their slots until they have stopped.
     """
 
     id: str
@@ -27,12 +29,13 @@ class Worker:
     away_since: int = 0
     deadline: int = 0
     tasks: set[TaskId] = field(default_factory=set)
+    strangers: set[AttemptId] = field(default_factory=set)
     offered: bool = False
 
     @property
     def has_free_slot(self) -> bool:
         """Whether another attempt may be deployed to it."""
-        return self.connected and len(self.tasks) < self.slots
+        return self.connected and len(self.tasks) + len(self.strangers) < self.slots
 
 
 class Workers:

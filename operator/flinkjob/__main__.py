@@ -1,0 +1,6 @@
+"""``python -m flinkjob``."""
+
+from flinkjob.cli.main import main
+
+if __name__ == "__main__":
+    main()

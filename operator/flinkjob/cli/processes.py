@@ -1,0 +1,110 @@
+"""``flinkjob jobmanager`` and ``flinkjob taskmanager``: the processes themselves."""
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from flinkjob.cli.common import (
+    end_with_stdin,
+    log_to_stderr,
+    manifest_argument,
+    module_dir_of,
+    set_option,
+    stop_on_signals,
+)
+
+
+@click.command(no_args_is_help=True)
+@manifest_argument
+@click.option("--id", "jobmanager_id", help="The JobManager's name, unique in the job.  [default: host name and port]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--address", help="HOST:PORT under which others reach this process.  [default: --host and --port]")
+@click.option("--uid", default="", help="Tells apart jobs of one name; the manifest's metadata.uid wins.")
+@click.option("--lease-file", type=click.Path(path_type=Path), help="Leader election.  [default: in the job's storage]")
+@click.option("--cluster-file", type=click.Path(path_type=Path), help="Lists TaskManagers that have ended.")
+@click.option("--module-dir", type=click.Path(path_type=Path), help="Where modules are.  [default: the manifest's]")
+@set_option
+def jobmanager(
+    manifest: Path,
+    jobmanager_id: str | None,
+    host: str,
+    port: int,
+    address: str | None,
+    uid: str,
+    lease_file: Path | None,
+    cluster_file: Path | None,
+    module_dir: Path | None,
+    overrides: dict[str, str],
+) -> None:
+    """Run a JobManager for the job in JOB.yaml: stand by, lead when elected, until SIGTERM.
+
+    Start several with the same manifest and high-availability.storageDir: one leads, the others stand by.
+    """
+    from flinkjob.jobmanager.job import Job, read_manifest
+    from flinkjob.jobmanager.process import JobManager, JobManagerOptions
+
+    end_with_stdin()
+    log_to_stderr()
+    job = Job(read_manifest(manifest), overrides=overrides, module_dir=module_dir_of(manifest, module_dir), uid=uid)
+    options = JobManagerOptions(
+        id=jobmanager_id or f"{socket.gethostname()}-{port}",
+        host=host,
+        port=port,
+        address=address or f"{host}:{port}",
+        lease_file=lease_file,
+        cluster_file=cluster_file,
+    )
+
+    async def serve() -> None:
+        await JobManager(job, options).run(stop_on_signals())
+
+    asyncio.run(serve())
+
+
+@click.command(no_args_is_help=True)
+@click.option("--id", "taskmanager_id", help="The TaskManager's name, unique in the job.  [default: made of the host]")
+@click.option("--jobmanagers", required=True, metavar="HOST:PORT,...", help="All JobManagers of the job.")
+@click.option("--slots", default=1, show_default=True, type=click.IntRange(1), help="Tasks to run at once.")
+@click.option("--job", default="", help="Serve only the job of this id.")
+@click.option("--module-dir", type=click.Path(path_type=Path), help="Where the tasks' modules are.  [default: .]")
+@click.option("--work-dir", type=click.Path(path_type=Path), help="Scratch space.  [default: a temporary directory]")
+def taskmanager(
+    taskmanager_id: str | None,
+    jobmanagers: str,
+    slots: int,
+    job: str,
+    module_dir: Path | None,
+    work_dir: Path | None,
+) -> None:
+    """Run a TaskManager: offer slots to whoever leads the job, until the job is over or SIGTERM."""
+    from flinkjob.taskmanager.main import TaskManagerOptions, run_taskmanager
+
+    end_with_stdin()
+    log_to_stderr()
+    with tempfile.TemporaryDirectory(prefix="flinkjob-tm-") as scratch:
+        options = TaskManagerOptions(
+            id=taskmanager_id or f"{socket.gethostname()}-{os.getpid()}",
+            jobmanagers=_addresses(jobmanagers),
+            job=job,
+            slots=slots,
+            work_dir=str((work_dir or Path(scratch)).absolute()),
+            module_dir=str((module_dir or Path()).absolute()),
+        )
+        sys.exit(asyncio.run(run_taskmanager(options)))
+
+
+def _addresses(text: str) -> list[str]:
+    addresses = [address.strip() for address in text.split(",") if address.strip()]
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint="--jobmanagers")
+    if not addresses:
+        raise click.BadParameter("it names no JobManager", param_hint="--jobmanagers")
+    return addresses

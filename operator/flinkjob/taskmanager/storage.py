@@ -1,0 +1,209 @@
+"""The files of a job: written under another name until they are whole, read from anywhere.
+
+This is the one place that knows whether a URL is a local path, which costs a few system calls, or one of fsspec's, which
+costs the import of fsspec and of the backend. Paths are below the root, with ``/``.
+"""
+
+import errno
+import os
+from typing import BinaryIO, Protocol
+
+from flinkjob.api.errors import StorageError, UnsupportedStorage
+
+_LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")
+_DAMAGED = frozenset({errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EISDIR})
+
+
+class MissingFile(StorageError):
+    """The file is not there, or the medium has lost it."""
+
+
+class PendingFile:
+    """A file being written: nobody sees it under its name before ``commit``."""
+
+    def __init__(self, storage: "Storage", path: str) -> None:
+        self._storage = storage
+        self._path = path
+        # Attempts never share a name, but a process that was taken for dead may still write the same attempt.
+        self._pending = f"{path}.{os.getpid():x}-{os.urandom(4).hex()}.tmp"
+        self._file = storage.open_new(self._pending)
+        self.size = 0
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _failure("written", self._path, error) from error
+        self.size += len(data)
+
+    def commit(self) -> None:
+        """Make it durable and let it appear under its name, whole, in place of what was there.
+
+        Raises:
+            StorageError: it could not be; nothing has appeared.
+        """
+        try:
+            self._storage.publish(self._file, self._pending, self._path)
+        except OSError as error:
+            raise _failure("written", self._path, error) from error
+
+    def discard(self) -> None:
+        """Leave nothing behind; after ``commit`` without effect."""
+        try:
+            self._file.close()
+            self._storage.remove(self._pending)
+        except OSError:
+            pass  # It is gone, or it stays until the job's storage is removed; no reader looks at such names.
+
+
+class Storage(Protocol):
+    """What a root directory has to offer. Its methods raise OSError."""
+
+    def open(self, path: str) -> BinaryIO:
+        """The file, to be read."""
+
+    def open_new(self, path: str) -> BinaryIO:
+        """A new file, to be written; missing directories are made."""
+
+    def publish(self, file: BinaryIO, pending: str, path: str) -> None:
+        """Close the file durably and give it its name."""
+
+    def remove(self, path: str) -> None:
+        """Remove the file."""
+
+
+class LocalStorage:
+    """A directory of this machine, or one that is mounted."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def open(self, path: str) -> BinaryIO:
+        """The file, to be read."""
+        return open(f"{self._root}/{path}", "rb")
+
+    def open_new(self, path: str) -> BinaryIO:
+        """A new file, to be written; missing directories are made."""
+        name = f"{self._root}/{path}"
+        try:
+            return open(name, "xb")
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+            return open(name, "xb")
+
+    def publish(self, file: BinaryIO, pending: str, path: str) -> None:
+        """Sync, close, rename, and sync the directory that has the name."""
+        with file:
+            file.flush()
+            os.fsync(file.fileno())
+        name = f"{self._root}/{path}"
+        os.replace(f"{self._root}/{pending}", name)
+        directory = os.open(os.path.dirname(name), os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def remove(self, path: str) -> None:
+        """Remove the file."""
+        os.unlink(f"{self._root}/{path}")
+
+
+class RemoteStorage:
+    """A directory behind any other fsspec URL.
+
+    Raises:
+        UnsupportedStorage: the protocol is unknown, or its backend is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        try:
+            self._filesystem, self._root = url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise UnsupportedStorage(f"storage {url!r} cannot be used: {error}") from error
+
+    def open(self, path: str) -> BinaryIO:
+        """The file, to be read."""
+        file: BinaryIO = self._filesystem.open(f"{self._root}/{path}", "rb")
+        return file
+
+    def open_new(self, path: str) -> BinaryIO:
+        """A new file, to be written; missing directories are made."""
+        name = f"{self._root}/{path}"
+        self._filesystem.makedirs(name.rpartition("/")[0], exist_ok=True)
+        file: BinaryIO = self._filesystem.open(name, "wb")
+        return file
+
+    def publish(self, file: BinaryIO, pending: str, path: str) -> None:
+        """Close, which is what makes a remote file durable, and move."""
+        file.close()
+        self._filesystem.mv(f"{self._root}/{pending}", f"{self._root}/{path}")
+
+    def remove(self, path: str) -> None:
+        """Remove the file."""
+        self._filesystem.rm_file(f"{self._root}/{path}")
+
+
+def open_storage(url: str) -> Storage:
+    """The directory at a local path, a ``file://`` URL or any other that fsspec knows.
+
+    Raises:
+        UnsupportedStorage: fsspec does not know it.
+    """
+    for scheme in _LOCAL_SCHEMES:
+        if url.startswith(scheme):
+            return LocalStorage(url.removeprefix(scheme).rstrip("/"))
+    return RemoteStorage(url) if "://" in url else LocalStorage(url.rstrip("/"))
+
+
+def open_input(url: str) -> BinaryIO:
+    """A file to be read, by path or URL, for input splits.
+
+    Raises:
+        StorageError: it is missing or cannot be read.
+    """
+    directory, _, name = url.rpartition("/")
+    # "name" alone is a file of the current directory, "/name" one of the root.
+    root = directory if directory or not url.startswith("/") else "/"
+    return open_file(open_storage(root or "."), name)
+
+
+def open_file(storage: Storage, path: str) -> BinaryIO:
+    """The file, to be read.
+
+    Raises:
+        MissingFile: there is no such file.
+        StorageError: it cannot be read now.
+    """
+    try:
+        return storage.open(path)
+    except FileNotFoundError as error:
+        raise MissingFile(f"{path} does not exist") from error
+    except OSError as error:
+        raise _failure("read", path, error) from error
+
+
+def read_range(file: BinaryIO, start: int, length: int, name: str) -> bytes:
+    """Bytes of the file; fewer than asked for where it ends.
+
+    Raises:
+        MissingFile: the medium has lost them.
+        StorageError: they cannot be read now.
+    """
+    try:
+        file.seek(start)
+        return file.read(length)
+    except OSError as error:
+        raise _failure("read", name, error) from error
+
+
+def _failure(verb: str, path: str, error: OSError) -> StorageError:
+    kind = MissingFile if error.errno in _DAMAGED and verb == "read" else StorageError
+    return kind(f"{path} cannot be {verb}: {error.strerror or error}")
