@@ -98,6 +98,9 @@ class Backend:
     def ready(self) -> bool:
         return self.is_ready
 
+    def problem(self) -> str:
+        return ""
+
     def now_ms(self) -> int:
         return T + 60_000
 
@@ -132,7 +135,8 @@ def make_backend(graph: ExecutionGraph, calls: list[str]) -> Callable[..., RestB
     """Makes a leader, unless told otherwise by the fields of `Backend`."""
 
     def make(**fields: Any) -> RestBackend:
-        return Backend(**({"served": graph, "leader": "127.0.0.1:8081", "calls": calls} | fields))
+        usual: dict[str, Any] = {"served": graph, "leader": "127.0.0.1:8081", "calls": calls}
+        return Backend(**(usual | fields))
 
     return make
 

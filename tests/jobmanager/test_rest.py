@@ -61,12 +61,12 @@ async def test_without_a_leader_a_client_is_asked_to_come_again(
 async def test_a_standby_tells_of_itself_what_it_knows(serve: Serve, make_backend: MakeBackend) -> None:
     client = await serve(make_backend(served=None, leader="10.1.2.3:8081", id="jobmanager-0"))
     answer = await (await client.get("/leader")).json()
-    assert answer == {"id": "jobmanager-0", "epoch": 0, "address": "10.1.2.3:8081", "leading": False}
+    assert answer == {"id": "jobmanager-0", "epoch": 0, "address": "10.1.2.3:8081", "leading": False, "problem": ""}
 
 
 async def test_the_leader_tells_that_it_leads(client: Client) -> None:
     answer = await (await client.get("/leader")).json()
-    assert answer == {"id": "jobmanager-1", "epoch": 2, "address": "127.0.0.1:8081", "leading": True}
+    assert answer == {"id": "jobmanager-1", "epoch": 2, "address": "127.0.0.1:8081", "leading": True, "problem": ""}
 
 
 @pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])

@@ -177,7 +177,7 @@ GOLDEN: dict[str, object] = {
 }  # fmt: skip
 
 OWN: dict[str, object] = {
-    "/leader": {"id": str, "epoch": int, "address": str, "leading": bool},
+    "/leader": {"id": str, "epoch": int, "address": str, "leading": bool, "problem": str},
     JOB + "/failovers": {
         "id": str, "epoch": int, "leader": str, "failover-count": int,
         "failovers": [{

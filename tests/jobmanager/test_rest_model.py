@@ -68,6 +68,7 @@ def test_the_jobs_status_is_told_everywhere(graph: ExecutionGraph, path: list[Jo
     assert model.job_status(graph) == {"status": status.name}
     details = model.job_details(graph, {}, NOW)
     assert (details["state"], details["timestamps"][status.name]) == (status.name, at)
+    assert details["timestamps"]["INITIALIZING"] == T
     assert details["end-time"] == (at if status.terminal else -1)
     assert details["duration"] == (at if status.terminal else NOW) - T
     overview = model.applications_overview(graph, NOW)["applications"][0]
@@ -79,13 +80,19 @@ def test_the_jobs_status_is_told_everywhere(graph: ExecutionGraph, path: list[Jo
 
 @pytest.mark.parametrize(
     ("end", "counted"),
-    [(None, "jobs-running"), (JobStatus.FINISHED, "jobs-finished"), (JobStatus.CANCELED, "jobs-cancelled")],
+    [
+        (None, "jobs-running"),
+        (JobStatus.FINISHED, "jobs-finished"),
+        (JobStatus.CANCELED, "jobs-cancelled"),
+        (JobStatus.FAILED, "jobs-failed"),
+    ],
 )
 def test_the_overview_counts_the_job_once(
     graph: ExecutionGraph, backend: RestBackend, end: JobStatus | None, counted: str
 ) -> None:
-    if end is JobStatus.CANCELED:
-        graph.apply(ops.JobStatusChanged(JobStatus.CANCELLING, T + 30_000))
+    before = {JobStatus.CANCELED: JobStatus.CANCELLING, JobStatus.FAILED: JobStatus.FAILING}
+    if end in before:
+        graph.apply(ops.JobStatusChanged(before[end], T + 30_000))
     if end is not None:
         graph.apply(ops.JobStatusChanged(end, T + 30_000))
     overview = model.cluster_overview(graph, backend.connected(), slots=4, version="1")
@@ -111,6 +118,16 @@ def test_a_vertex_that_has_ended_tells_when(graph: ExecutionGraph) -> None:
     read = model.job_details(graph, {}, NOW)["vertices"][0]
     assert (read["status"], read["end-time"], read["duration"]) == ("FINISHED", T + 40_002, 39_902)
     assert (read["metrics"]["write-bytes"], read["metrics"]["write-bytes-complete"]) == (2_000, True)
+
+
+def test_a_vertex_begins_with_its_first_deployment(graph: ExecutionGraph) -> None:
+    graph.apply(ops.TaskDeploying(1, 1, 0, 1, T + 50_000))
+    count = model.job_details(graph, {}, NOW)["vertices"][1]
+    assert (count["status"], count["start-time"], count["duration"]) == ("CREATED", T + 50_000, 10_000)
+
+
+def test_no_duration_is_negative_when_the_next_leaders_clock_is_behind(graph: ExecutionGraph) -> None:
+    assert model.jobs_overview(graph, T - 5_000)["jobs"][0]["duration"] == 0
 
 
 def test_read_is_nothing_for_a_source_and_not_known_for_others(details: dict[str, Any]) -> None:
@@ -241,6 +258,9 @@ def test_subtasks_are_grouped_by_their_taskmanager(graph: ExecutionGraph, backen
     assert (first["status-counts"]["FINISHED"], first["status-counts"]["RUNNING"]) == (1, 1)
     assert (first["metrics"]["write-bytes"], first["metrics"]["write-bytes-complete"]) == (3_000, True)
     assert (second["taskmanager-id"], second["metrics"]["write-bytes-complete"]) == ("tm-2", False)
+    graph.apply(ops.TaskFinished(0, 1, 1, T + 40_000))
+    ended = tasks.vertex_taskmanagers(graph, graph.vertices[0], {}, NOW)["taskmanagers"][0]
+    assert (ended["status"], ended["end-time"], ended["duration"]) == ("FINISHED", T + 40_000, 39_900)
     unassigned = tasks.vertex_taskmanagers(graph, graph.vertices[1], {}, NOW)["taskmanagers"]
     assert [group["taskmanager-id"] for group in unassigned] == ["(unassigned)"]
 
@@ -305,7 +325,7 @@ def test_the_state_of_a_vertex_is_the_worst_of_its_subtasks(counts: list[int]) -
 
 @pytest.mark.parametrize(
     ("values", "quartiles"),
-    [([7], (7, 7, 7, 7)), ([1, 2], (1, 1, 2, 2)), ([10, 20, 30, 40], (25, 12, 37, 40)), ([5, 1, 3], (3, 1, 5, 5))],
+    [([7], (7, 7, 7, 7)), ([1, 9], (5, 1, 9, 9)), ([10, 20, 30, 40], (25, 12, 37, 40)), ([5, 1, 3], (3, 1, 5, 5))],
 )
 def test_percentiles_are_those_of_flinks_library(values: list[int], quartiles: tuple[int, ...]) -> None:
     spread = tasks.spread(values)

@@ -44,10 +44,10 @@ def test_the_block_is_laid_out_as_documented() -> None:
 def test_version_1_of_the_format_never_changes() -> None:
     assert a_block(b"abc").hex() == (
         "464a4f4c" "00000001" "0000000000000003" "0000000000000002" "000000000000000b"
-        "00000004" "00000003" "0000004d" "352441c2" "d52c1eed" "616263"
+        "00000004" "00000003" "0000004d" "352441c2" "cfbb34d2" "616263"
     )  # fmt: skip
     assert encode_snapshot(b"abc", epoch=3, lsn=11).hex() == (
-        "464a534e" "00000001" "0000000000000003" "000000000000000b" "0000000000000003" "a49ec5e9" "616263"
+        "464a534e" "00000001" "0000000000000003" "000000000000000b" "0000000000000003" "8a7a7afd" "616263"
     )  # fmt: skip
 
 

@@ -99,8 +99,8 @@ def taskmanager(
         sys.exit(asyncio.run(run_taskmanager(options)))
 
 
-def _addresses(text: str) -> list[str]:
-    addresses = [address.strip() for address in text.split(",") if address.strip()]
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(address.strip() for address in text.split(",") if address.strip())
     for address in addresses:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:

@@ -96,11 +96,10 @@ def run(
         console = Console(stderr=True, soft_wrap=True)
         with Display(console) as display:
             report = asyncio.run(_run(LocalRun(job, state, options, kill_leader_at, display)))
+        _print(report, console if output == "json" else Console(soft_wrap=True))
         if output == "json":
             sys.stdout.buffer.write(report.to_json() + b"\n")
             sys.stdout.flush()
-        else:
-            _print(report, Console(soft_wrap=True))
     if report.result.state != "FINISHED":
         raise click.exceptions.Exit(1)
 

@@ -220,15 +220,15 @@ class JobManager:
         record = self._election.record if self._election is not None else None
         return record.address if record is not None else ""
 
+    def ready(self) -> bool:
+        """See RestBackend."""
+        if self._problem or self._election is None or self._election.record is None:
+            return False
+        return self.graph() is not None or not self._election.is_leader()
+
     def problem(self) -> str:
         """See RestBackend."""
-        if self._problem:
-            return self._problem
-        record = self._election.record if self._election is not None else None
-        if record is None:
-            return "the election has not been seen yet"
-        leads = self._election is not None and self._election.is_leader()
-        return "the leader is still replaying" if leads and self.graph() is None else ""
+        return self._problem
 
     def now_ms(self) -> int:
         """See RestBackend."""

@@ -65,6 +65,9 @@ class RestBackend(Protocol):
     def ready(self) -> bool:
         """Whether this JobManager can do its part, as the leader or as a standby."""
 
+    def problem(self) -> str:
+        """Why this JobManager leads nothing until a person comes (a damaged log); empty otherwise."""
+
     def now_ms(self) -> int:
         """The time, milliseconds."""
 
@@ -273,6 +276,7 @@ def _leader(backend: RestBackend) -> web.Response:
             "epoch": graph.epoch if graph else 0,
             "address": backend.leader_address(),
             "leading": graph is not None,
+            "problem": backend.problem(),
         }
     )
 

@@ -253,7 +253,10 @@ class Term:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.writer is not None:
-            await (self.writer.close() if flush else self.writer.abandon())
+            if flush:
+                await self.writer.close()
+            else:
+                self.writer.abandon()
 
 
 def _fold(log: OperationLog, job_graph: JobGraph) -> tuple[ExecutionGraph, int]:

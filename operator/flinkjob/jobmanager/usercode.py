@@ -22,7 +22,8 @@ from flinkjob.api.job import VertexSpec
 from flinkjob.graph.jobgraph import JobGraphBuilder
 from flinkjob.graph.operations import InputSplit
 from flinkjob.taskmanager.context import Split
-from flinkjob.taskmanager.loading import describe_failure, load_function
+from flinkjob.taskmanager.failures import describe_failure
+from flinkjob.taskmanager.loading import load_function
 
 
 class UserCodeFailed(FlinkJobError):

@@ -43,6 +43,12 @@ class JobView(msgspec.Struct, frozen=True, rename={"started_at": "start-time"}):
         return sum(vertex.tasks.get(state, 0) for vertex in self.vertices for state in states)
 
 
+class _LeaderView(msgspec.Struct, frozen=True):
+    """``/leader``, as far as it is of interest here."""
+
+    problem: str = ""
+
+
 @dataclass(slots=True)
 class Monitor:
     """Asks whoever leads.
@@ -71,9 +77,9 @@ class Monitor:
         return msgspec.json.decode(answer[1], type=JobView) if answer and answer[0] == 200 else None
 
     async def problem(self) -> str:
-        """Why the leader cannot lead (a damaged log, say); empty when it can."""
-        answer = await self._ask("GET", "/readyz")
-        return answer[1].decode(errors="replace").removeprefix("not ready: ") if answer and answer[0] == 503 else ""
+        """Why the leader leads nothing until a person comes (a damaged log, say); empty when all is well."""
+        answer = await self._ask("GET", "/leader")
+        return msgspec.json.decode(answer[1], type=_LeaderView).problem if answer and answer[0] == 200 else ""
 
     async def cancel(self) -> bool:
         """Ask for the job to be cancelled; whether the leader took the request."""

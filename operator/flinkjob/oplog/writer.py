@@ -153,6 +153,17 @@ class LogWriter:
             with contextlib.suppress(OSError):
                 await closed
 
+    def abandon(self) -> None:
+        """End at once: what is not durable yet is dropped. For a leader whose term is over; nobody is told."""
+        if self.failure is None:
+            self.failure = LogUnavailable("the leader's term is over")
+        self._buffer.clear()
+        self._wake.set()
+        self._tell_progress()
+        self._commits.submit(self._appender.close).add_done_callback(_forget)
+        self._commits.close()
+        self._snapshots.close()
+
     # The committing task
 
     async def _run(self) -> None:
@@ -254,3 +265,9 @@ class LogWriter:
     def _trim(self) -> None:
         self._medium.check_fence(self._epoch)
         trim(self._medium, self._epoch)
+
+
+def _forget(future: "asyncio.Future[None]") -> None:
+    """Nobody waits for it; a failure is of no interest any more."""
+    if not future.cancelled():
+        future.exception()

@@ -69,7 +69,9 @@ def decode_from_jobmanager(data: bytes) -> list[FromJobManager]:
 
 def _decoded(decoder: "msgspec.msgpack.Decoder[list[T]]", data: bytes, sender: str) -> list[T]:
     if len(data) > MAX_FRAME_BYTES:
-        raise ProtocolViolation(f"a frame of {len(data)} bytes from {sender} is larger than the {MAX_FRAME_BYTES} allowed")
+        raise ProtocolViolation(
+            f"a frame of {len(data)} bytes from {sender} is larger than the {MAX_FRAME_BYTES} allowed"
+        )
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

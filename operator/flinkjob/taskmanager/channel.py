@@ -46,8 +46,8 @@ class Ready(msgspec.Struct, array_like=True, frozen=True, tag="ready"):
 ToRunner: TypeAlias = Setup | Run | SplitGiven
 
 _ENCODER = msgspec.msgpack.Encoder()
-_TO_RUNNER = msgspec.msgpack.Decoder(ToRunner)
-_FROM_RUNNER: "msgspec.msgpack.Decoder[FromRunner | Ready]" = msgspec.msgpack.Decoder(FromRunner | Ready)  # type: ignore[arg-type]
+_TO_RUNNER: "msgspec.msgpack.Decoder[ToRunner]" = msgspec.msgpack.Decoder(ToRunner)
+_FROM_RUNNER: "msgspec.msgpack.Decoder[FromRunner | Ready]" = msgspec.msgpack.Decoder(FromRunner | Ready)
 
 
 def encode(message: ToRunner | FromRunner | Ready) -> bytes:

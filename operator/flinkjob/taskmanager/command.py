@@ -6,14 +6,15 @@ It runs in a scratch directory of its own, which is empty but for its inputs:
   items with tabs between them, bytes as they are, anything else as JSON. When there is only one input, ``part`` is
   another name of it.
 - the program of a source with splits is run once for each split, one after the other. The split's lines (those that start
-  in its range) are in ``part``, and ``FLINKJOB_SPLIT`` is the number of the split, counted from 0 in this subtask;
-  ``FLINKJOB_SPLIT_PATH``, ``FLINKJOB_SPLIT_START``, ``FLINKJOB_SPLIT_LENGTH`` and ``FLINKJOB_SPLIT_PAYLOAD`` (JSON) are the rest of it.
+  in its range) are in ``part``. ``FLINKJOB_SPLIT`` is the number of the split, counted from 0 in this subtask, and
+  ``FLINKJOB_SPLIT_PATH``, ``FLINKJOB_SPLIT_START``, ``FLINKJOB_SPLIT_LENGTH`` and ``FLINKJOB_SPLIT_PAYLOAD`` (JSON) are the
+  rest of it.
 
 Each line that it prints is a record, a str, whose key is what stands before the first tab. What it writes to standard error
 goes to the log of its slot. The environment names the task (``FLINKJOB_JOB``, ``FLINKJOB_VERTEX``, ``FLINKJOB_SUBTASK``,
-``FLINKJOB_PARALLELISM``, ``FLINKJOB_ATTEMPT``), the manifest's directory (``FLINKJOB_MODULE_DIR``, at the end of ``PATH`` too)
-and ``FLINKJOB_MANIFEST``: a JSON file with ``job``, ``vertex``, ``subtask``, ``parallelism``, ``attempt``, ``inputs`` (paths by
-name) and ``split`` (null, or ``number``, ``path``, ``start``, ``length``, ``payload``).
+``FLINKJOB_PARALLELISM``, ``FLINKJOB_ATTEMPT``) and the manifest's directory (``FLINKJOB_MODULE_DIR``, at the end of ``PATH``
+too). ``FLINKJOB_MANIFEST`` is a JSON file with ``job``, ``vertex``, ``subtask``, ``parallelism``, ``attempt``, ``inputs``
+(paths by name) and ``split`` (null, or ``number``, ``path``, ``start``, ``length``, ``payload``).
 
 The program leads a process group; what is left of the group when the program has ended is killed.
 """
@@ -98,7 +99,7 @@ def _write_inputs(context: TaskContext, directory: str, split: Split | None) -> 
         with open(path, "wb") as file:
             file.writelines(line_of(record) + b"\n" for record in context.read(name))
     if len(inputs) == 1 and "part" not in inputs:
-        os.symlink(*inputs, part)
+        os.symlink(next(iter(inputs)), part)
     return inputs
 
 

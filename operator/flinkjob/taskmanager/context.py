@@ -114,7 +114,7 @@ class TaskContext:
 
     __slots__ = (
         "_graph", "_id", "_inputs", "_port", "_progress_at", "_restored", "_restored_known", "_splits", "_storage",
-        "_vertex_index", "_writer", "accumulators", "args", "attempt", "job", "lost_input", "parallelism", "subtask", "vertex",
+        "_writer", "accumulators", "args", "attempt", "job", "lost_input", "parallelism", "subtask", "vertex",
     )  # fmt: skip
 
     def __init__(self, graph: JobGraph, deployment: Deployment, *, storage: Storage, port: Port) -> None:

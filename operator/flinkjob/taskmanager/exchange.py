@@ -80,7 +80,18 @@ class PartitionWriter:
         edges: the vertex's outgoing edges.
     """
 
-    __slots__ = ("_attempt", "_buffers", "_chunks", "_counts", "_edges", "_file", "_limit", "_spilled", "_storage", "_turns")
+    __slots__ = (
+        "_attempt",
+        "_buffers",
+        "_chunks",
+        "_counts",
+        "_edges",
+        "_file",
+        "_limit",
+        "_spilled",
+        "_storage",
+        "_turns",
+    )
 
     def __init__(self, storage: Storage, attempt: AttemptId, edges: Sequence[OutputEdge]) -> None:
         self._storage = storage
@@ -205,7 +216,9 @@ def subpartition_of(graph: JobGraph, consumer: int, number: int, subtask: int) -
     return edge.first + (subtask if edge.count > 1 else 0)
 
 
-def read_partition(storage: Storage, run: int, vertex: int, producer: InputPartition, subpartition: int) -> Iterator[Any]:
+def read_partition(
+    storage: Storage, run: int, vertex: int, producer: InputPartition, subpartition: int
+) -> Iterator[Any]:
     """The records of one subpartition, in the order in which they were emitted.
 
     Raises:

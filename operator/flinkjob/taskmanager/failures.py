@@ -64,5 +64,5 @@ def _calls(error: BaseException) -> list[str]:
 
 
 def _is_ours(call: tuple[FrameType, int]) -> bool:
-    module = call[0].f_globals.get("__name__", "")
+    module = str(call[0].f_globals.get("__name__", ""))
     return module == "__main__" or module.startswith(("flinkjob.", "importlib"))

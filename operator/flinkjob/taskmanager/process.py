@@ -6,7 +6,6 @@ meanwhile.
 """
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -31,7 +30,7 @@ class RunnerProcess:
         scratch: a directory of its own, for command tasks.
         log: where its standard output and standard error go.
         on_message: called with each of its messages.
-        on_end: called once, with words for how it ended, when the process has ended by itself or was killed.
+        on_end: called once, with words for how it ended, whether by itself or killed; not after ``collect``.
 
     Raises:
         OSError: it could not be started.
@@ -97,25 +96,16 @@ class RunnerProcess:
 
     def terminate(self) -> None:
         """Tell the process and its group to stop (SIGTERM)."""
-        if self._process.returncode is None:
-            os.killpg(self.pid, signal.SIGTERM)
+        os.killpg(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it with everything that it has started; ``on_end`` follows."""
-        if self._process.returncode is None:
-            kill_session(self.pid)
-
-    def discard(self) -> None:
-        """Kill it likewise, and hear nothing more of it."""
-        self._on_message = _ignore
-        self._on_end = _ignore
-        self.kill()
+        kill_session(self.pid)
 
     def collect(self) -> None:
-        """Wait for the end of a killed process. Its session dies with it."""
-        if self._process.returncode is None:
-            self.kill()
-            self._close()
+        """Kill it and wait for its end, without another word to anybody."""
+        self.kill()
+        self._close()
 
     def _on_readable(self) -> None:
         try:
@@ -138,26 +128,22 @@ class RunnerProcess:
             self._on_message(self, message)
 
     def _on_writable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            try:
-                del self._unsent[: self._socket.send(self._unsent)]
-            except BlockingIOError:
-                raise
-            except OSError:
-                self._unsent.clear()
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._unsent)
+        del self._unsent[:sent]
         if not self._unsent:
             self._loop.remove_writer(self._socket)
 
     def _on_exit(self) -> None:
-        # Its last words may still be in the channel. The reader goes when they are read.
-        while self._loop.remove_reader(self._socket):
-            self._loop.add_reader(self._socket, self._on_readable)
-            if not self._has_data():
-                break
+        # Its last words may still be in the channel.
+        while not self._nonsense and self._has_data():
             self._on_readable()
         code = self._close()
-        cause = self._nonsense or f"its worker process {describe_exit(code)}"
-        self._on_end(self, cause)
+        self._on_end(self, self._nonsense or f"its worker process {describe_exit(code)}")
 
     def _has_data(self) -> bool:
         try:
@@ -173,7 +159,3 @@ class RunnerProcess:
         os.close(self._end)
         self._socket.close()
         return self._process.wait()
-
-
-def _ignore(*_: object) -> None:
-    """Nobody listens any more."""

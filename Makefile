@@ -1,0 +1,46 @@
+# Two commands are enough on a machine with Python 3.11+, pip and make: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := .demo
+JOBS ?= auto
+
+.PHONY: demo test lint lock clean
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# The main job: the leader is killed at 40 % and its successor at 70 %; then the same without an operation log.
+demo: $(READY)
+	@mkdir -p $(DEMO)
+	@echo '== With the operation log: kill -9 of the leader at 40 %, of its successor at 70 %'
+	@$(BIN)/flinkjob run examples/wordcount/wordcount.yaml --output json \
+		--kill-leader-at 40% --kill-leader-at 70% > $(DEMO)/with-log.json
+	@$(BIN)/python examples/wordcount/wordcount.py $(DEMO)/with-log.json
+	@echo
+	@echo '== The same without it (jobmanager.failover.operation-log-store: none), as Flink does'
+	@$(BIN)/flinkjob run examples/wordcount/wordcount.yaml --output json \
+		--set jobmanager.failover.operation-log-store=none \
+		--kill-leader-at 40% --kill-leader-at 70% > $(DEMO)/without-log.json
+	@$(BIN)/python examples/wordcount/wordcount.py $(DEMO)/without-log.json
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(READY)
+	$(BIN)/ruff check operator tests examples
+	$(BIN)/ruff format --check operator tests examples
+	$(BIN)/mypy operator/flinkjob examples/wordcount/wordcount.py
+	$(BIN)/lint-imports
+
+# Renews the lock; needs uv.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --quiet --output-file requirements.lock
+
+clean:
+	rm -rf .venv $(DEMO)

@@ -1,0 +1,96 @@
+"""The TaskManager's process: made of its options, stopped by SIGTERM, ended with an exit code."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+from dataclasses import dataclass
+
+import aiohttp
+
+from flinkjob.rpc.tls import TlsFiles, client_context
+from flinkjob.taskmanager.agent import Agent
+from flinkjob.taskmanager.slots import Slots
+from flinkjob.worker.dialing import Dialer
+from flinkjob.worker.taskexecutor import DEFAULT_RECONNECTION_TIMEOUT_MS, TaskExecutor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskManagerOptions:
+    """What a TaskManager is started with.
+
+    Attributes:
+        id: its name, never used by another one.
+        jobmanagers: ``host:port`` of each JobManager, at least one.
+        job: id of the job that it works for; "" takes the first job that takes it.
+        slots: how many tasks it runs at a time (Flink: ``taskmanager.numberOfTaskSlots``).
+        work_dir: its own directory, made if need be: logs and scratch directories.
+        module_dir: where the Python modules of tasks are.
+        address: where it runs, for people; the host's name if empty.
+        reconnection_timeout_ms: how long it looks for a leader until one has told it the job's
+            ``taskmanager.reconnection.timeout``.
+        tls: certificate, key and authority for mutual TLS; None speaks plainly.
+    """
+
+    id: str
+    jobmanagers: tuple[str, ...]
+    work_dir: str
+    module_dir: str
+    job: str = ""
+    slots: int = 1
+    address: str = ""
+    reconnection_timeout_ms: int = DEFAULT_RECONNECTION_TIMEOUT_MS
+    tls: TlsFiles | None = None
+
+
+async def run_taskmanager(options: TaskManagerOptions) -> int:
+    """Run a TaskManager to its end; returns the exit code.
+
+    0: the job is over, or SIGTERM or SIGINT came and the tasks were handed back. 1: there was no leader for too long.
+
+    Raises:
+        InvalidInput: the TLS files cannot be used.
+        OSError: the work directory cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    context = client_context(options.tls) if options.tls is not None else None
+    work_dir = _prepared(options)
+    executor = TaskExecutor(
+        id=options.id,
+        job=options.job,
+        address=options.address or socket.gethostname(),
+        slots=options.slots,
+        now=int(loop.time() * 1000),
+        reconnection_timeout_ms=options.reconnection_timeout_ms,
+    )
+    agent = Agent(
+        executor,
+        lambda on_event: Slots(
+            count=options.slots, work_dir=work_dir, module_dir=_absolute(options.module_dir), on_event=on_event
+        ),
+        Dialer(options.jobmanagers),
+        secure=context is not None,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stop, f"{signal.Signals(number).name} received")
+    try:
+        connector = aiohttp.TCPConnector(ssl=context if context is not None else True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            return await agent.run(session)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _prepared(options: TaskManagerOptions) -> str:
+    """The work directory, made, and without what a killed predecessor has left in it; logs stay."""
+    work_dir = _absolute(options.work_dir)
+    os.makedirs(work_dir, exist_ok=True)
+    for index in range(options.slots):
+        shutil.rmtree(os.path.join(work_dir, f"slot-{index}"), ignore_errors=True)
+    return work_dir
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)

@@ -1,0 +1,183 @@
+"""What every log medium must do; a new one is added to the parameters of ``open_medium``."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from oplog.leaders import Leader, operation, replayed
+
+from flinkjob.api.errors import Deposed
+from flinkjob.oplog.medium import Medium, Segment
+
+OpenMedium = Callable[[], Medium]
+
+
+def stored(medium: Medium, segment: Segment) -> bytes:
+    with medium.open_segment(segment) as file:
+        return file.read()
+
+
+def claimed(medium: Medium, leader: str = "jm") -> int:
+    epoch = medium.claim()
+    medium.fence(epoch, leader)
+    return epoch
+
+
+def test_a_store_that_nobody_has_used_is_empty(medium: Medium) -> None:
+    assert medium.segments() == []
+    assert medium.snapshots() == []
+
+
+def test_epochs_are_claimed_from_1_on(open_medium: OpenMedium) -> None:
+    assert [open_medium().claim() for _ in range(3)] == [1, 2, 3]
+    assert open_medium().segments() == [Segment(1, 0), Segment(2, 0), Segment(3, 0)]
+
+
+def test_of_many_claims_at_once_each_gets_an_epoch_of_its_own(open_medium: OpenMedium) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        epochs = list(threads.map(lambda _: open_medium().claim(), range(40)))
+    assert sorted(epochs) == list(range(1, 41))
+
+
+def test_what_has_been_appended_can_be_read_by_others(open_medium: OpenMedium) -> None:
+    medium = open_medium()
+    appender = medium.appender(claimed(medium))
+    appender.append(b"one")
+    appender.append(b"two")
+    assert stored(open_medium(), Segment(1, 0)) == b"onetwo"
+    open_medium().settle(2)
+    assert stored(open_medium(), Segment(1, 0)) == b"onetwo"
+    appender.close()
+
+
+def test_a_fenced_leader_is_deposed_before_it_can_acknowledge(open_medium: OpenMedium) -> None:
+    old, new = open_medium(), open_medium()
+    appender = old.appender(claimed(old))
+    appender.append(b"one")
+    claimed(new, "jobmanager-2")
+    with pytest.raises(Deposed, match="epoch 1 is over: a newer leader claimed epoch 2 jobmanager-2"):
+        appender.append(b"two")
+    with pytest.raises(Deposed, match="epoch 1 is over"):
+        old.check_fence(1)
+    new.check_fence(2)
+    appender.close()
+
+
+def test_a_claim_alone_deposes_nobody(open_medium: OpenMedium) -> None:
+    medium = open_medium()
+    appender = medium.appender(claimed(medium))
+    open_medium().claim()
+    appender.append(b"one")
+    appender.close()
+
+
+def test_a_fence_holds_for_a_leader_that_slept_between_its_claim_and_its_own_fencing(open_medium: OpenMedium) -> None:
+    sleeper, successor = open_medium(), open_medium()
+    epoch = sleeper.claim()
+    claimed(successor)
+    sleeper.fence(epoch, "sleeper")
+    with pytest.raises(Deposed):
+        sleeper.check_fence(epoch)
+    successor.check_fence(2)
+
+
+def test_every_lower_epoch_is_fenced_also_those_that_came_in_between(open_medium: OpenMedium) -> None:
+    first, second, third = open_medium(), open_medium(), open_medium()
+    first.fence(first.claim(), "a")
+    second.claim()
+    third.fence(third.claim(), "c")
+    second.fence(2, "b")
+    for epoch in (1, 2):
+        with pytest.raises(Deposed):
+            first.check_fence(epoch)
+    third.check_fence(3)
+
+
+def test_rolling_begins_a_segment_only_where_the_present_one_has_something(medium: Medium) -> None:
+    appender = medium.appender(claimed(medium))
+    appender.roll()
+    assert medium.segments() == [Segment(1, 0)]
+    appender.append(b"one")
+    appender.roll()
+    appender.roll()
+    appender.append(b"two")
+    assert medium.segments() == [Segment(1, 0), Segment(1, 1)]
+    assert stored(medium, Segment(1, 1)) == b"two"
+    appender.close()
+
+
+def test_segments_are_in_order_and_can_be_removed_twice(medium: Medium) -> None:
+    appender = medium.appender(claimed(medium))
+    for _ in range(11):
+        appender.append(b"x")
+        appender.roll()
+    appender.close()
+    assert medium.segments() == [Segment(1, n) for n in range(12)]
+    medium.remove_segment(Segment(1, 3))
+    medium.remove_segment(Segment(1, 3))
+    assert Segment(1, 3) not in medium.segments()
+    assert len({medium.describe(segment) for segment in medium.segments()}) == 11
+
+
+def test_the_numbering_goes_on_when_the_segments_of_all_epochs_are_gone(open_medium: OpenMedium) -> None:
+    medium = open_medium()
+    claimed(medium)
+    claimed(medium)
+    for segment in medium.segments():
+        medium.remove_segment(segment)
+    assert open_medium().claim() == 3
+
+
+def test_snapshots_are_put_listed_read_and_removed(open_medium: OpenMedium) -> None:
+    medium = open_medium()
+    claimed(medium)
+    for lsn in (1000, 7, 7):
+        medium.put_snapshot(lsn, b"graph at %d" % lsn)
+    assert open_medium().snapshots() == [7, 1000]
+    assert open_medium().read_snapshot(1000) == b"graph at 1000"
+    assert medium.describe_snapshot(7) != medium.describe_snapshot(1000)
+    medium.remove_snapshot(7)
+    medium.remove_snapshot(7)
+    assert medium.snapshots() == [1000]
+    with pytest.raises(FileNotFoundError):
+        medium.read_snapshot(7)
+
+
+def test_what_is_set_aside_is_kept_and_the_fences_stay(open_medium: OpenMedium) -> None:
+    old, new = open_medium(), open_medium()
+    appender = old.appender(claimed(old))
+    appender.append(b"one")
+    old.put_snapshot(1, b"graph")
+    epoch = claimed(new)
+    places = {new.set_aside(epoch), new.set_aside(epoch)}
+    assert len(places) == 2
+    assert new.segments() == [Segment(2, 0)]
+    assert new.snapshots() == []
+    with pytest.raises(Deposed):
+        appender.append(b"two")
+    assert open_medium().claim() == 3
+    appender.close()
+
+
+def test_a_successor_reads_all_that_was_acknowledged(open_medium: OpenMedium) -> None:
+    first = Leader(open_medium(), "first")
+    first.commit(3)
+    first.commit(2)
+    second = Leader(open_medium(), "second")
+    assert second.history == first.history == [operation(n, "first") for n in range(1, 6)]
+    second.commit()
+    assert replayed(open_medium()) == second.history
+
+
+def test_trimming_keeps_the_log_replayable_after_every_step(open_medium: OpenMedium) -> None:
+    for term in range(3):
+        leader = Leader(open_medium(), f"jm-{term}")
+        for _ in range(4):
+            leader.commit(2)
+            leader.snapshot()
+            leader.commit(1)
+            assert replayed(open_medium()) == leader.history
+    medium = open_medium()
+    assert len(medium.snapshots()) == 2
+    assert {segment.epoch for segment in medium.segments()} == {3}
+    assert medium.segments()[0].number > 0

@@ -1,0 +1,119 @@
+"""A job's directory: its name, its URL, and what is written there once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flinkjob.api.errors import LogUnavailable, UnsupportedStorage
+from flinkjob.oplog.append import AppendMedium
+from flinkjob.oplog.storage import JobStorage, local_path, open_medium
+
+names = st.text(min_size=0, max_size=300)
+
+
+def test_the_directory_is_named_by_namespace_name_and_uid() -> None:
+    storage = JobStorage.below("/ha", namespace="default", name="wordcount", uid="1-2-3")
+    assert storage.url == "/ha/default/wordcount-1-2-3"
+    assert storage.partitions_url == "/ha/default/wordcount-1-2-3/partitions"
+    assert storage.checkpoints_url == "/ha/default/wordcount-1-2-3/checkpoints"
+
+
+@given(namespace=names, name=names, uid=names)
+def test_any_name_stays_within_the_storage_directory(namespace: str, name: str, uid: str) -> None:
+    path = local_path(JobStorage.below("/ha/", namespace=namespace, name=name, uid=uid).url)
+    assert len(path.parts) == 4
+    assert path.parts[:2] == ("/", "ha")
+    assert all(len(part) <= 255 for part in path.parts)
+
+
+@given(one=names, other=names)
+def test_different_names_are_different_directories(one: str, other: str) -> None:
+    urls = {JobStorage.below("/ha", namespace="n", name=name, uid="u").url for name in (one, other)}
+    assert len(urls) == len({one, other})
+
+
+@pytest.mark.parametrize("name", [".", "..", "../../etc", "a/b", "a\x00b", "x" * 300, "ü" * 100])
+def test_a_nasty_name_can_be_a_directory(tmp_path: Path, name: str) -> None:
+    storage = JobStorage.below(str(tmp_path), namespace=name, name=name, uid="u")
+    storage.store_job_graph(b"graph")
+    assert len(list(tmp_path.glob("*/*/jobgraph"))) == 1
+
+
+@pytest.mark.parametrize("url", ["/ha/job", "file:///ha/job", "file:/ha/job", "local:///ha/job", "/ha/x/../job/"])
+def test_a_path_and_a_file_url_are_local(url: str) -> None:
+    assert local_path(url) == Path("/ha/job")
+    assert open_medium(url).location == "/ha/job"
+
+
+def test_the_root_of_the_file_system_can_be_the_storage_directory() -> None:
+    for root in ("/", "file:///"):
+        assert local_path(JobStorage.below(root, namespace="n", name="a", uid="b").url) == Path("/n/a-b")
+
+
+def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert local_path("ha/job") == tmp_path / "ha/job"
+
+
+@pytest.mark.parametrize("url", ["hdfs://namenode:8020/ha", "s3://bucket/ha", "memory://ha"])
+def test_a_store_without_a_medium_is_refused_by_the_name_of_its_scheme(url: str) -> None:
+    scheme = url.split(":")[0]
+    with pytest.raises(UnsupportedStorage, match=rf"{scheme}:// cannot keep an operation log; supported are a local path"):
+        open_medium(url)
+    with pytest.raises(UnsupportedStorage):
+        JobStorage(url).read_job_graph()
+
+
+def test_a_scheme_that_does_not_exist_is_refused_as_such() -> None:
+    with pytest.raises(UnsupportedStorage, match="htfs:// is no scheme that fsspec knows"):
+        open_medium("htfs://namenode/ha")
+
+
+@pytest.mark.parametrize("url", ["file://host/ha", ""])
+def test_a_malformed_url_is_refused(url: str) -> None:
+    with pytest.raises(UnsupportedStorage):
+        open_medium(url)
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    storage = JobStorage(str(tmp_path / "job"))
+    assert storage.read_job_graph() is None
+    assert storage.read_result() is None
+    assert storage.medium().segments() == []
+    assert not (tmp_path / "job").exists()
+
+
+def test_the_first_job_graph_wins(tmp_path: Path) -> None:
+    storage = JobStorage(f"file://{tmp_path}/job")
+    assert storage.store_job_graph(b"first") == b"first"
+    assert storage.store_job_graph(b"second") == b"first"
+    assert storage.read_job_graph() == b"first"
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["jobgraph"]
+
+
+def test_of_many_results_at_once_all_writers_get_the_same(tmp_path: Path) -> None:
+    results = [bytes([n]) * 10000 for n in range(30)]
+    with ThreadPoolExecutor(8) as threads:
+        stored = set(threads.map(lambda data: JobStorage(str(tmp_path)).store_result(data), results))
+    assert len(stored) == 1
+    assert stored <= set(results)
+    assert JobStorage(str(tmp_path)).read_result() in stored
+
+
+def test_a_store_that_fails_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    storage = JobStorage(str(tmp_path / "file/job"))
+    with pytest.raises(LogUnavailable, match="file/job/result cannot be written"):
+        storage.store_result(b"")
+    with pytest.raises(LogUnavailable, match="file/job/jobgraph cannot be read"):
+        storage.read_job_graph()
+
+
+def test_the_log_lies_in_the_jobs_directory(tmp_path: Path) -> None:
+    medium = JobStorage(str(tmp_path)).medium()
+    assert isinstance(medium, AppendMedium)
+    medium.claim()
+    assert {path.name for path in tmp_path.iterdir()} == {"oplog", "snapshots"}
