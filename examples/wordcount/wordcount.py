@@ -1,94 +1,111 @@
-"""Counts the words of a Python standard library: the job of ``make demo``, and the same count in one process.
+"""Counts the words and phrases of a Python standard library: the job of ``make demo``, and the same count in one process.
 
 ``python wordcount.py RESULT.json`` compares the ten most frequent words of a report of ``flinkjob run --output json`` with
 a direct count.
 """
 
 import glob
+import heapq
 import json
 import re
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from flinkjob import JobGraphBuilder, TaskContext
 from flinkjob.api.job import SplitsSpec
 
 WORD = re.compile(r"[a-z]+")
-SOURCES = f"{sysconfig.get_path('stdlib')}/**/*.py"
+STDLIB = Path(sysconfig.get_path("stdlib"))
 TOP = 10
+LONGEST = 5
+
+
+def sources() -> tuple[str, ...]:
+    """Patterns for the standard library's files; what was installed into its directory is not a part of it."""
+    installed = {"site-packages", "dist-packages"}
+    packages = sorted(path.name for path in STDLIB.iterdir() if path.is_dir() and path.name not in installed)
+    return (f"{STDLIB}/*.py", *(f"{STDLIB}/{package}/**/*.py" for package in packages))
 
 
 def build(args: dict[str, int]) -> JobGraphBuilder:
     """The job: tokenize every source file in byte ranges, add up by word, keep the most frequent."""
     graph = JobGraphBuilder()
-    sources = SplitsSpec(files=(SOURCES,), max_split_size=args.get("max_split_size", 64 << 10))
-    tokens = graph.python("tokenize", "wordcount:tokenize", parallelism=args.get("tokenizers", 48), splits=sources)
-    counts = graph.python("count", "wordcount:count", parallelism=args.get("counters", 16), inputs=[tokens.by_hash()])
+    splits = SplitsSpec(files=sources(), max_split_size=args.get("max_split_size", 64 << 10))
+    tokens = graph.python("tokenize", "wordcount:tokenize", parallelism=args.get("tokenizers", 24), splits=splits)
+    counts = graph.python("count", "wordcount:count", parallelism=args.get("counters", 8), inputs=[tokens.by_hash()])
     graph.python("report", "wordcount:report", inputs=[counts.rebalanced()])
     return graph
 
 
-def words(lines: Iterable[str]) -> Counter[str]:
-    """How often each word stands in the lines."""
+def phrases(lines: Iterable[str]) -> Counter[str]:
+    """How often each word, and each phrase of up to LONGEST words within a line, stands in the lines."""
     counts: Counter[str] = Counter()
     for line in lines:
-        counts.update(WORD.findall(line.lower()))
+        words = WORD.findall(line.lower())
+        counts.update(words)
+        for length in range(2, LONGEST + 1):
+            counts.update(map(" ".join, zip(*(words[start:] for start in range(length)), strict=False)))
     return counts
 
 
 def tokenize(context: TaskContext) -> None:
-    """Count the words of the splits that this subtask is given."""
+    """Count the phrases of the splits that this subtask is given."""
     for split in context.splits():
-        for word, count in words(split.lines()).items():
-            context.emit((word, count), key=word)
-            context.add("words", count)
+        for phrase, count in phrases(split.lines()).items():
+            context.emit((phrase, count))
+            if " " not in phrase:
+                context.add("words", count)
         context.add("splits", 1)
 
 
 def count(context: TaskContext) -> None:
-    """Add up the counts of the words that are hashed to this subtask."""
+    """Add up the counts of the phrases that are hashed to this subtask; pass on what can be among the most frequent."""
     totals: Counter[str] = Counter()
-    for word, count in context.read():
-        totals[word] += count
-    for word, count in totals.items():
-        context.emit((word, count))
-    context.add("distinct words", len(totals))
+    for phrase, count in context.read():
+        totals[phrase] += count
+    for found in most_frequent(totals):
+        context.emit(found)
+    context.add("distinct phrases", len(totals))
 
 
 def report(context: TaskContext) -> None:
-    """Keep the most frequent words."""
-    for word, count in most_frequent(dict(tuple(record) for record in context.read())):
-        context.emit((word, count))
+    """Keep the most frequent phrases of each length."""
+    for found in most_frequent(dict(context.read())):
+        context.emit(found)
 
 
-def most_frequent(counts: dict[str, int]) -> list[tuple[str, int]]:
-    """The TOP most frequent words, equal ones in alphabetical order."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
+def most_frequent(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The TOP most frequent phrases of each length, single words first, equal ones in alphabetical order."""
+    best: list[tuple[str, int]] = []
+    for length in range(1, LONGEST + 1):
+        of_length = ((phrase, count) for phrase, count in counts.items() if phrase.count(" ") == length - 1)
+        best += heapq.nsmallest(TOP, of_length, key=lambda found: (-found[1], found[0]))
+    return best
 
 
 def count_directly() -> dict[str, int]:
     """The same count, in this process."""
     totals: Counter[str] = Counter()
-    for path in glob.glob(SOURCES, recursive=True, include_hidden=True):
+    for path in {path for pattern in sources() for path in glob.glob(pattern, recursive=True, include_hidden=True)}:
         with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-            totals.update(words(file))
-    return dict(totals)
+            totals.update(phrases(file))
+    return totals
 
 
 def main() -> None:
     """Compare a report with the direct count; exit with 1 if they differ."""
     with open(sys.argv[1], encoding="utf-8") as file:
         found = [tuple(record) for record in json.load(file)["outputs"]["report"]]
-    direct = count_directly()
-    expected = most_frequent(direct)
-    print(f"{'word':<12} {'flinkjob':>10} {'directly':>10}")
-    for (word, count), (_, wanted) in zip(found, expected, strict=True):
-        print(f"{word:<12} {count:>10,} {wanted:>10,}")
+    expected = most_frequent(count_directly())
+    print(f"{'the most frequent words':<24} {'flinkjob':>10} {'directly':>10}")
+    for (phrase, count), (_, wanted) in zip(found[:TOP], expected[:TOP], strict=True):
+        print(f"{phrase:<24} {count:>10,} {wanted:>10,}")
     if found != expected:
         sys.exit("The counts differ.")
-    print("The counts are the same.")
+    print(f"These and the most frequent phrases of 2 to {LONGEST} words are the same in both.")
 
 
 if __name__ == "__main__":

@@ -127,6 +127,8 @@ def check_decision(world: "World") -> None:
     """All that must be true once an event is decided on."""
     the_log_folds_to_the_graph(world)
     time_goes_on(world)
+    counts_are_right(world)
+    splits_are_dealt_out_once(world)
 
 
 def the_log_folds_to_the_graph(world: "World") -> None:
@@ -175,8 +177,6 @@ def check_world(world: "World") -> None:
     slots_are_not_overused(world)
     an_attempt_runs_once(world)
     no_end_is_forgotten(world)
-    counts_are_right(world)
-    splits_are_dealt_out_once(world)
 
 
 def slots_are_not_overused(world: "World") -> None:
@@ -225,7 +225,6 @@ def check_result(world: "World") -> None:
     if world.graph.status is JobStatus.FINISHED:
         everything_is_in_the_result_once(world)
         nothing_is_built_of_two_attempts(world)
-        the_result_is_there(world)
 
 
 def nothing_runs_any_more(world: "World") -> None:
@@ -264,13 +263,6 @@ def nothing_is_built_of_two_attempts(world: "World") -> None:
             for source, producer, attempt in read:
                 present = graph.vertices[source].attempt[producer]
                 assert attempt == present, f"{vertex.name}[{subtask}] has read attempt {attempt}, not {present}"
-
-
-def the_result_is_there(world: "World") -> None:
-    """The partitions that are the job's result were in storage when it was last looked at."""
-    for vertex in world.job_graph.vertices:
-        for subtask in range(vertex.parallelism):
-            assert vertex.outputs or _present(world, vertex.index, subtask) in world.written
 
 
 def _present(world: "World", vertex: int, subtask: int) -> AttemptId:

@@ -36,7 +36,7 @@ SPLITS = 5
 """How many splits a source with splits has."""
 T0 = 1_764_000_000_000
 """When the world begins."""
-MAX_STEPS = 20_000
+MAX_STEPS = 5_000
 """More than any of the worlds here needs; who takes more goes round in circles."""
 
 
@@ -72,7 +72,9 @@ class World:
         log: the operations, of which the first ``durable`` are on disk.
         replayed: the fold of the whole log, each operation through its encoding: what a perfect replay would give.
         storage: the partitions that are there. written: all that ever were.
+        starts: how often each attempt was begun. inputs_read: what it was told to read, as (vertex, subtask, attempt).
         broken: attempts that something happened to: they failed, or their process died.
+        doomed: how many more times a task is to fail.
         lost: subtasks whose partition was lost once.
         gone: TaskManagers that will never come back.
     """
@@ -98,6 +100,7 @@ class World:
         self.gone: set[str] = set()
         self.storage: set[AttemptId] = set()
         self.written: dict[AttemptId, Items] = {}
+        self.inputs_read: dict[AttemptId, list[tuple[int, int, int]]] = {}
         self.starts: Counter[AttemptId] = Counter()
         self.broken: set[AttemptId] = set()
         self.doomed: Counter[TaskId] = Counter()
@@ -111,6 +114,13 @@ class World:
     def begun(self, taskmanager: TaskManager, attempt: AttemptId) -> None:
         """An attempt's process was started."""
         self.starts[attempt] += 1
+        self.inputs_read[attempt] = [
+            (edge.source, partition.subtask, partition.attempt)
+            for edge, partitions in zip(
+                self.job_graph.vertices[attempt.vertex].inputs, taskmanager.attempts[attempt].deployment.inputs, strict=True
+            )
+            for partition in partitions
+        ]
         invariants.check_begun(self, taskmanager, attempt)
 
     def wants_to_fail(self, attempt: AttemptId) -> bool:
@@ -236,12 +246,13 @@ class World:
                 found.append((self._storage_answers, ()))
             deadline = leader.master.next_deadline()
             if deadline is not None and deadline <= self.now:
-                found.append((self._pass_time, ()))
+                found.append((self.pass_time, ()))
             for name, connection in leader.links.items():
                 taskmanager = self.taskmanagers.get(name)
                 if not (taskmanager and taskmanager.connected) or taskmanager.connection > connection:
                     found.append((self._notice, (name,)))
-            found += [(self._tell_gone, (name,)) for name in self.gone if name in self.replayed.taskmanager_index]
+            if not self.replayed.status.terminal:
+                found += [(self._tell_gone, (n,)) for n in sorted(self.gone) if n in self.replayed.taskmanager_index]
         for taskmanager in self.taskmanagers.values():
             if taskmanager.outbox:
                 found += [(self._deliver_up, (taskmanager,))] * 2
@@ -302,13 +313,16 @@ class World:
             missing = [t for t, attempt, _ in question.partitions if AttemptId(run, *t, attempt) not in self.storage]
             self.dispatch(ev.PartitionsChecked(tuple(missing)))
 
-    def _pass_time(self) -> None:
+    def pass_time(self) -> None:
         """The leader's timer goes off, now or when it is set to."""
-        assert self.leader is not None
-        deadline = self.leader.master.next_deadline()
+        deadline = self.leader.master.next_deadline() if self.leader else None
         if deadline is not None:
             self.now = max(self.now, deadline)
             self.dispatch(ev.TimePassed())
+
+    def cancel(self) -> None:
+        """A person asks the leader to cancel the job."""
+        self.dispatch(ev.CancelRequested())
 
     # Running it
 
@@ -349,7 +363,7 @@ class World:
                 return self.graph.status
             if self.leader is None or self.leader.master.next_deadline() is None:
                 raise AssertionError("\n".join(["the job is stuck", *self.history]))
-            self.act((self._pass_time, ()))
+            self.act((self.pass_time, ()))
         raise AssertionError("\n".join(["the job never ends", *self.history[-200:]]))
 
     def run_to(self, *, durable: int) -> bool:
@@ -362,7 +376,7 @@ class World:
             elif self.over:
                 return False
             elif not self.step():
-                self.act((self._pass_time, ()))
+                self.act((self.pass_time, ()))
         raise AssertionError("\n".join(["the log does not grow", *self.history[-200:]]))
 
     def _flush_one(self, last: int) -> None:

@@ -147,13 +147,12 @@ def test_an_interrupted_setting_aside_leaves_a_log_that_still_reads_as_damaged(
     path.write_bytes(path.read_bytes().replace(b"c", b"x", 1))
     medium = AppendMedium(tmp_path)
     epoch = medium.claim()
-    rename = Path.rename
-
-    def stop(self: Path, target: Path) -> Path:
-        raise InterruptedError("killed")
+    rename, done = Path.rename, []
 
     def rename_once(self: Path, target: Path) -> Path:
-        monkeypatch.setattr(Path, "rename", stop)
+        if done:
+            raise InterruptedError("killed")
+        done.append(self)
         return rename(self, target)
 
     moves = len(medium.snapshots()) + len([segment for segment in medium.segments() if segment.epoch < epoch])
@@ -164,6 +163,7 @@ def test_an_interrupted_setting_aside_leaves_a_log_that_still_reads_as_damaged(
             patch.setattr(Path, "rename", rename_once)
             with pytest.raises(InterruptedError):
                 medium.set_aside(epoch)
+        done.clear()
     with pytest.raises(CorruptedLog):
         replayed(medium)
     medium.set_aside(epoch)

@@ -1,7 +1,7 @@
 """What ``flinkjob run`` shows on the way: progress by vertex, and the failovers as they happen."""
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flinkjob.local.cluster import Death
 from flinkjob.local.monitor import JobView
@@ -13,12 +13,12 @@ class Display:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars: dict[str, TaskID] = {}
-        self._finished: dict[str, int] = {}
+        self._done: set[str] = set()
+        self._restarts = 0
         self._progress = Progress(
             TextColumn("{task.description:<16}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[running]:>3} running"),
+            TextColumn("{task.fields[finished]:>9} finished, {task.fields[running]} running"),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -32,16 +32,23 @@ class Display:
         self._progress.stop()
 
     def job(self, view: JobView) -> None:
-        """Move the bars."""
+        """Move the bars; tell of failures and of vertices that are done."""
+        if view.restarts > self._restarts:
+            self._restarts = view.restarts
+            self.note(f"restarting after {view.last_failed_task} failed: {view.last_failure}")
         for vertex in view.vertices:
             finished, running = vertex.tasks.get("FINISHED", 0), vertex.tasks.get("RUNNING", 0)
             if vertex.name not in self._bars:
-                self._bars[vertex.name] = self._progress.add_task(vertex.name, total=vertex.parallelism, running=0)
-            self._progress.update(self._bars[vertex.name], completed=finished, running=running)
-            if not self._console.is_terminal and finished != self._finished.get(vertex.name, 0):
-                if finished == vertex.parallelism:
-                    self.note(f"{vertex.name}: all {finished} tasks have finished")
-                self._finished[vertex.name] = finished
+                self._bars[vertex.name] = self._progress.add_task(vertex.name, total=1.0, finished="", running=0)
+            self._progress.update(
+                self._bars[vertex.name],
+                completed=vertex.done,
+                finished=f"{finished}/{vertex.parallelism}",
+                running=running,
+            )
+            if finished == vertex.parallelism and vertex.name not in self._done and not self._console.is_terminal:
+                self._done.add(vertex.name)
+                self.note(f"{vertex.name}: all {finished} tasks have finished")
 
     def death(self, death: Death) -> None:
         """Somebody died."""

@@ -38,7 +38,7 @@ class _Share(click.ParamType[float]):
         except ValueError:
             share = -1.0
         if not text.endswith("%") or not 0 <= share < 1:
-            self.fail(f"{value!r} is not a share of the job's tasks; allowed is 0% up to below 100%", param, ctx)
+            self.fail(f"{value!r} is not a share of the job; allowed is 0% up to below 100%", param, ctx)
         return share
 
 
@@ -58,7 +58,7 @@ class _Share(click.ParamType[float]):
     type=_Share(),
     multiple=True,
     metavar="SHARE",
-    help="kill -9 the leader when this share of the tasks is done.",
+    help="kill -9 the leader when this share of the job is done.",
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def run(

@@ -118,6 +118,10 @@ class ExecutionGraph:
         """How many subtasks the job has."""
         return sum(vertex.parallelism for vertex in self.vertices)
 
+    def done(self) -> float:
+        """How much of the job is done, 0 to 1: each vertex counts by its subtasks, a source by its splits handed out."""
+        return sum(vertex.done * vertex.parallelism for vertex in self.vertices) / self.total_tasks
+
     def accumulators(self) -> dict[str, int | float]:
         """The sums of the accumulators of all finished subtasks, by name."""
         totals: dict[str, int | float] = {}

@@ -65,6 +65,13 @@ class ExecutionJobVertex:
         """Whether every subtask is FINISHED."""
         return self.counts[ExecutionState.FINISHED] == self.parallelism
 
+    @property
+    def done(self) -> float:
+        """How much of the vertex is done, 0 to 1: a source by the splits that were handed out, others by their subtasks."""
+        if self.splits and not self.finished:
+            return self.splits_taken / len(self.splits)
+        return self.counts[ExecutionState.FINISHED] / self.parallelism
+
     def subtasks_in(self, *states: ExecutionState) -> Iterator[int]:
         """The subtasks whose present attempt is in one of the states; free of cost where there are none."""
         if any(self.counts[state] for state in states):

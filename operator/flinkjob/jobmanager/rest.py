@@ -340,6 +340,7 @@ _ANSWERS: dict[str, Answer] = {
     _JOB + "/accumulators": lambda q: model.job_accumulators(q.graph),
     _JOB + "/plan": lambda q: model.job_plan(q.graph),
     _JOB + "/status": lambda q: model.job_status(q.graph),
+    _JOB + "/progress": lambda q: model.job_progress(q.graph),
     _JOB + "/failovers": lambda q: model.failovers(q.graph),
     _JOB + "/metrics": lambda q: [],
     _JOB + "/checkpoints": _no_checkpoints,

@@ -219,6 +219,37 @@ def failovers(graph: ExecutionGraph) -> Json:
     }
 
 
+def job_progress(graph: ExecutionGraph) -> Json:
+    """``/jobs/:id/progress``: what one who follows the job wants often. Looks at vertices only, never at subtasks.
+
+    ``done`` is a share, 0 to 1. Of a source, ``splits-taken`` of its ``splits`` have been handed out. ``last-failure``
+    is the first line of the latest failure's cause.
+    """
+    latest = graph.exceptions[-1] if graph.exceptions else None
+    return {
+        "id": graph.job_graph.id,
+        "name": graph.job_graph.name,
+        "state": graph.status.name,
+        "start-time": graph.started_at,
+        "epoch": graph.epoch,
+        "restarts": graph.restarts,
+        "done": graph.done(),
+        "last-failure": latest.cause.partition("\n")[0] if latest else "",
+        "last-failed-task": graph.task_name(latest.vertex, latest.subtask) if latest and latest.vertex >= 0 else "",
+        "vertices": [
+            {
+                "name": vertex.job_vertex.name,
+                "parallelism": vertex.parallelism,
+                "tasks": state_counts(vertex.counts),
+                "splits": len(vertex.splits or ()),
+                "splits-taken": vertex.splits_taken,
+                "done": vertex.done,
+            }
+            for vertex in graph.vertices
+        ],
+    }
+
+
 # Parts of the above
 
 

@@ -11,13 +11,15 @@ from flinkjob.election.filestore import read_lease
 REQUEST_TIMEOUT = 2.0
 
 
-class VertexView(msgspec.Struct, frozen=True):
-    """A vertex in ``/jobs/:id``; ``tasks`` counts its subtasks by state."""
+class VertexView(msgspec.Struct, frozen=True, rename="kebab"):
+    """A vertex in ``/jobs/:id/progress``; ``tasks`` counts its subtasks by state, ``done`` is a share, 0 to 1."""
 
-    id: str
     name: str
     parallelism: int
     tasks: dict[str, int]
+    splits: int
+    splits_taken: int
+    done: float
 
     @property
     def begun(self) -> int:
@@ -25,22 +27,18 @@ class VertexView(msgspec.Struct, frozen=True):
         return self.parallelism - self.tasks.get("CREATED", 0)
 
 
-class JobView(msgspec.Struct, frozen=True, rename={"started_at": "start-time"}):
-    """``/jobs/:id``, as far as it is of interest here."""
+class JobView(msgspec.Struct, frozen=True, rename="kebab"):
+    """``/jobs/:id/progress``."""
 
     name: str
     state: str
-    started_at: int
+    start_time: int
+    epoch: int
+    restarts: int
+    done: float
+    last_failure: str
+    last_failed_task: str
     vertices: list[VertexView]
-
-    @property
-    def total(self) -> int:
-        """How many subtasks the job has."""
-        return sum(vertex.parallelism for vertex in self.vertices)
-
-    def count(self, *states: str) -> int:
-        """How many subtasks are in one of the states."""
-        return sum(vertex.tasks.get(state, 0) for vertex in self.vertices for state in states)
 
 
 class _LeaderView(msgspec.Struct, frozen=True):
@@ -73,7 +71,7 @@ class Monitor:
 
     async def job(self) -> JobView | None:
         """The job now; None while nobody leads."""
-        answer = await self._ask("GET", f"/jobs/{self.job_id}")
+        answer = await self._ask("GET", f"/jobs/{self.job_id}/progress")
         return msgspec.json.decode(answer[1], type=JobView) if answer and answer[0] == 200 else None
 
     async def problem(self) -> str:

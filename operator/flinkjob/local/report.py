@@ -65,19 +65,19 @@ def replayed_failover(told: FailoverResult, death: LeaderDeath | None) -> Failov
     )
 
 
-def unlogged_failover(*, started_at: int, leader: str, epoch: int, death: LeaderDeath) -> Failover:
-    """A failover without an operation log: the new leader began at ``started_at``, and all that had begun is lost."""
+def unlogged_failover(view: JobView, *, leader: str, death: LeaderDeath) -> Failover:
+    """A failover without an operation log: the new leader began the job anew, and all that had begun is lost."""
     lost = {vertex.name: vertex.begun for vertex in (death.before.vertices if death.before else ()) if vertex.begun}
     reason = "there is no operation log: the new leader runs the whole job again"
     return Failover(
-        epoch=epoch,
+        epoch=view.epoch,
         leader=leader,
         cause=death.cause,
         detected_ms=death.detected_ms,
         replayed_operations=0,
         replay_ms=0.0,
         reconcile_ms=0.0,
-        gap_ms=max(0, started_at - death.at),
+        gap_ms=max(0, view.start_time - death.at),
         verdicts=dict.fromkeys(VERDICTS, 0) | {"restarted": sum(lost.values())},
         restarted=tuple(RestartedTask(f"{vertex} ({count} tasks)", reason) for vertex, count in lost.items()),
     )

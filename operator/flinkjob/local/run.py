@@ -41,7 +41,7 @@ class LocalRun:
 
     Attributes:
         job: what to run. state: where it is kept. options: the cluster's.
-        kill_leader_at: shares of finished tasks (0 to 1) at which the leader is killed.
+        kill_leader_at: shares of the job done (0 to 1) at which the leader is killed.
         observer: told what happens.
     """
 
@@ -85,7 +85,7 @@ class LocalRun:
             cluster.set_leader(monitor.leader)
             if view is not None:
                 self._seen(view, monitor.leader)
-                if kills and view.count("FINISHED") >= kills[0] * view.total:
+                if kills and view.state == "RUNNING" and view.done >= kills[0]:
                     kills = kills[1:]
                     self.observer.note(f"killing the leader, {monitor.leader}")
                     cluster.kill(monitor.leader, signal.SIGKILL)
@@ -101,10 +101,7 @@ class LocalRun:
             self.observer.leader(leader)
             if not self.job.logged and self._deaths and len(self._unlogged) < len(self._deaths):
                 death = self._deaths[-1]
-                epoch = len(self._unlogged) + 2
-                self._unlogged.append(
-                    unlogged_failover(started_at=view.started_at, leader=leader, epoch=epoch, death=death)
-                )
+                self._unlogged.append(unlogged_failover(view, leader=leader, death=death))
             self._leader = leader
         self._view = view
         self.observer.job(view)

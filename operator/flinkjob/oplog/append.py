@@ -207,7 +207,15 @@ class FileAppender:
         self._empty = True
 
     def append(self, block: bytes) -> None:
-        """See Appender: write, sync, and only then look at the fence."""
+        """See Appender: write, sync, and only then look at the fence; but one who cannot write may be deposed just as well."""
+        try:
+            self._write(block)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._medium.check_fence(self._epoch)
+            raise
+
+    def _write(self, block: bytes) -> None:
         if not self._clean:
             self._begin_segment()
         descriptor = self._open()

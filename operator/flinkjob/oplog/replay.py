@@ -139,9 +139,12 @@ class Replay:
                 self._check_fence()
             raise type(error)(f"{error}{passed_over}") from error.__cause__
         for segment in lineage.in_vain:
+            reader = SegmentReader(self._medium, segment)
             with suppress(CorruptedLog):
-                for _ in SegmentReader(self._medium, segment).blocks():
+                for _ in reader.blocks():
                     self.statistics.superseded_blocks += 1
+            if reader.torn is not None:
+                self._drop(reader.torn)
         self.end = self._position()
 
     def _read(self, stretch: Stretch) -> Iterator[tuple[BlockHeader, list[Operation]]]:

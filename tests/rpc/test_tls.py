@@ -1,0 +1,140 @@
+"""Mutual TLS with certificates of an authority made for the test."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flinkjob.api.errors import InvalidInput
+from flinkjob.rpc.tls import TlsFiles, client_context, server_context
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command makes the certificates")
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def make_authority(directory: Path) -> Path:
+    directory.mkdir()
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
+        *("-subj", "/CN=authority", "-keyout", directory / "ca.key", "-out", directory / "ca.pem"),
+    )
+    return directory
+
+
+def make_certificate(authority: Path, name: str) -> TlsFiles:
+    key, request, certificate = (authority / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
+    extensions = authority / f"{name}.ext"
+    extensions.write_text(f"subjectAltName=DNS:{name}\n")
+    openssl(
+        *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-subj", f"/CN={name}", "-keyout", key, "-out", request),
+    )
+    openssl(
+        *("x509", "-req", "-in", request, "-CA", authority / "ca.pem", "-CAkey", authority / "ca.key"),
+        *("-CAcreateserial", "-days", "2", "-extfile", extensions, "-out", certificate),
+    )
+    return TlsFiles(certificate=str(certificate), key=str(key), authority=str(authority / "ca.pem"))
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_authority(tmp_path_factory.mktemp("tls") / "ours")
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_authority(tmp_path_factory.mktemp("tls") / "strangers")
+
+
+async def echo(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "jobmanager") -> tuple[bytes, str | None]:
+    """Send a word there and back; returns it and the version of TLS that carried it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server)
+    try:
+        port = listening.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname=name)
+        try:
+            writer.write(b"word")
+            return await reader.read(100), writer.get_extra_info("ssl_object").version()
+        finally:
+            writer.close()
+    finally:
+        listening.close()
+
+
+async def test_two_with_certificates_of_one_authority_talk_by_tls_1_3(ours: Path) -> None:
+    server, client = make_certificate(ours, "jobmanager"), make_certificate(ours, "taskmanager")
+    assert await echo(server_context(server), client_context(client)) == (b"word", "TLSv1.3")
+
+
+async def test_a_server_of_another_authority_is_refused(ours: Path, strangers: Path) -> None:
+    server, client = make_certificate(strangers, "jobmanager"), make_certificate(ours, "taskmanager")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await echo(server_context(server), client_context(client))
+
+
+async def test_a_server_under_another_name_is_refused(ours: Path) -> None:
+    server, client = make_certificate(ours, "somebody"), make_certificate(ours, "taskmanager")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await echo(server_context(server), client_context(client))
+
+
+async def test_a_client_of_another_authority_is_refused(ours: Path, strangers: Path) -> None:
+    server, stranger = make_certificate(ours, "jobmanager"), make_certificate(strangers, "taskmanager")
+    trusting = client_context(
+        TlsFiles(certificate=stranger.certificate, key=stranger.key, authority=str(ours / "ca.pem"))
+    )
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await echo(server_context(server), trusting)
+
+
+async def test_a_client_without_a_certificate_is_refused(ours: Path) -> None:
+    nobody = ssl.create_default_context(cafile=str(ours / "ca.pem"))
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await echo(server_context(make_certificate(ours, "jobmanager")), nobody)
+
+
+async def test_older_tls_is_refused(ours: Path) -> None:
+    client = client_context(make_certificate(ours, "taskmanager"))
+    client.minimum_version = ssl.TLSVersion.TLSv1_2
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await echo(server_context(make_certificate(ours, "jobmanager")), client)
+
+
+@pytest.mark.parametrize("field", ["certificate", "key", "authority"])
+@pytest.mark.parametrize("content", [None, "", "nonsense"])
+def test_files_that_cannot_be_used_are_named(ours: Path, tmp_path: Path, field: str, content: str | None) -> None:
+    good = make_certificate(ours, "jobmanager")
+    bad = tmp_path / "bad.pem"
+    if content is not None:
+        bad.write_text(content)
+    values = {"certificate": good.certificate, "key": good.key, "authority": good.authority, field: str(bad)}
+    with pytest.raises(InvalidInput, match=r"TLS .* cannot be used: .+") as caught:
+        server_context(TlsFiles(**values))
+    if field == "authority" or content is None:
+        assert str(bad) in str(caught.value)
+
+
+def test_a_key_of_another_certificate_is_refused(ours: Path) -> None:
+    one, other = make_certificate(ours, "one"), make_certificate(ours, "other")
+    with pytest.raises(InvalidInput, match="mismatch"):
+        client_context(TlsFiles(certificate=one.certificate, key=other.key, authority=one.authority))
+
+
+def test_an_encrypted_key_is_an_error_and_no_prompt(ours: Path, tmp_path: Path) -> None:
+    files = make_certificate(ours, "encrypted")
+    key = tmp_path / "key.pem"
+    openssl("ec", "-in", files.key, "-aes256", "-passout", "pass:secret", "-out", key)
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        client_context(TlsFiles(certificate=files.certificate, key=str(key), authority=files.authority))
