@@ -34,7 +34,7 @@ def build(args: dict[str, int]) -> JobGraphBuilder:
     """The job: tokenize every source file in byte ranges, add up by word, keep the most frequent."""
     graph = JobGraphBuilder()
     splits = SplitsSpec(files=sources(), max_split_size=args.get("max_split_size", 64 << 10))
-    tokens = graph.python("tokenize", "wordcount:tokenize", parallelism=args.get("tokenizers", 24), splits=splits)
+    tokens = graph.python("tokenize", "wordcount:tokenize", parallelism=args.get("tokenizers", 8), splits=splits)
     counts = graph.python("count", "wordcount:count", parallelism=args.get("counters", 8), inputs=[tokens.by_hash()])
     graph.python("report", "wordcount:report", inputs=[counts.rebalanced()])
     return graph

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from oplog.leaders import Leader, replayed
 
 from flinkjob.api.errors import CorruptedLog, Deposed
 from flinkjob.oplog.append import AppendMedium
 from flinkjob.oplog.medium import Segment
 from flinkjob.oplog.replay import Replay
+
+from .leaders import Leader, replayed
 
 
 @contextmanager
@@ -147,7 +148,8 @@ def test_an_interrupted_setting_aside_leaves_a_log_that_still_reads_as_damaged(
     path.write_bytes(path.read_bytes().replace(b"c", b"x", 1))
     medium = AppendMedium(tmp_path)
     epoch = medium.claim()
-    rename, done = Path.rename, []
+    rename = Path.rename
+    done: list[Path] = []
 
     def rename_once(self: Path, target: Path) -> Path:
         if done:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from oplog.leaders import Leader, operation, replayed
 
 from flinkjob.api.errors import Deposed
 from flinkjob.oplog.medium import Medium, Segment
+
+from .leaders import Leader, operation, replayed
 
 OpenMedium = Callable[[], Medium]
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from oplog.leaders import Leader, contents, replayed
 
 from flinkjob.api.errors import Deposed
 from flinkjob.graph.operations import Operation
-from flinkjob.oplog.append import AppendMedium
+from flinkjob.oplog.append import AppendMedium, FileAppender
 from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.replay import Replay
+
+from .leaders import Leader, contents, replayed
 
 
 class SlowLeader(Leader):
@@ -97,6 +98,7 @@ class Histories(RuleBasedStateMachine):
         if leader and not leader.pending:
             leader.pending = count
             self.write(leader, count, cut)
+            assert isinstance(leader.appender, FileAppender)
             leader.appender._clean = False
 
     @rule(pick=st.integers(0, 9), count=st.integers(1, 3), cut=st.none() | st.integers(1, 90))
@@ -112,7 +114,12 @@ class Histories(RuleBasedStateMachine):
     def snapshot(self, pick: int) -> None:
         leader = self.in_stage("leading", pick)
         # Only what is acknowledged may be in a snapshot; a leader that has only read waits for its first block.
-        if leader and not leader.pending and leader.history and leader.history == self.acknowledged[: len(leader.history)]:
+        if (
+            leader
+            and not leader.pending
+            and leader.history
+            and leader.history == self.acknowledged[: len(leader.history)]
+        ):
             try:
                 leader.snapshot()
             except Deposed:
@@ -124,7 +131,9 @@ class Histories(RuleBasedStateMachine):
         assert history[: len(self.acknowledged)] == self.acknowledged
 
     def write(self, leader: SlowLeader, count: int, cut: int | None) -> None:
-        newest = max(s for s in leader.medium.segments() if s.epoch == leader.epoch)
+        newest = max((s for s in leader.medium.segments() if s.epoch == leader.epoch), default=None)
+        if newest is None:
+            return  # its successor has trimmed it away
         with (Path(self.directory.name) / leader.medium.describe(newest)).open("ab") as file:
             file.write(leader.block(count)[0][:cut])
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from oplog.leaders import Leader, contents, replayed
 
 from flinkjob.api.errors import CorruptedLog, Deposed, FlinkJobError, LogUnavailable, UnsupportedStorage
 from flinkjob.graph.operations import Operation
@@ -12,6 +11,8 @@ from flinkjob.oplog.append import AppendMedium
 from flinkjob.oplog.format import encode_block
 from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.replay import Position, Replay
+
+from .leaders import Leader, contents, replayed
 
 
 @pytest.fixture
@@ -263,7 +264,7 @@ def test_a_log_that_ends_before_a_snapshot_that_cannot_be_read_is_damaged(medium
     leader.snapshot()
     change(segment(medium, 1, 1), 60)
     change(Path(medium.location) / medium.describe_snapshot(4), 50)
-    with pytest.raises(CorruptedLog, match="LSN 3: .*a snapshot of LSN 4 was taken"):
+    with pytest.raises(CorruptedLog, match=r"LSN 3: .*a snapshot of LSN 4 was taken"):
         replayed(medium)
 
 

@@ -72,6 +72,14 @@ async def echo(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "jobm
         listening.close()
 
 
+async def is_refused(server: ssl.SSLContext, client: ssl.SSLContext) -> bool:
+    """Whether the word does not get through; with TLS 1.3 a client hears of its refusal only when it reads."""
+    try:
+        return (await echo(server, client))[0] == b""
+    except (ssl.SSLError, ConnectionError):
+        return True
+
+
 async def test_two_with_certificates_of_one_authority_talk_by_tls_1_3(ours: Path) -> None:
     server, client = make_certificate(ours, "jobmanager"), make_certificate(ours, "taskmanager")
     assert await echo(server_context(server), client_context(client)) == (b"word", "TLSv1.3")
@@ -94,22 +102,19 @@ async def test_a_client_of_another_authority_is_refused(ours: Path, strangers: P
     trusting = client_context(
         TlsFiles(certificate=stranger.certificate, key=stranger.key, authority=str(ours / "ca.pem"))
     )
-    with pytest.raises((ssl.SSLError, ConnectionError)):
-        await echo(server_context(server), trusting)
+    assert await is_refused(server_context(server), trusting)
 
 
 async def test_a_client_without_a_certificate_is_refused(ours: Path) -> None:
     nobody = ssl.create_default_context(cafile=str(ours / "ca.pem"))
-    with pytest.raises((ssl.SSLError, ConnectionError)):
-        await echo(server_context(make_certificate(ours, "jobmanager")), nobody)
+    assert await is_refused(server_context(make_certificate(ours, "jobmanager")), nobody)
 
 
 async def test_older_tls_is_refused(ours: Path) -> None:
     client = client_context(make_certificate(ours, "taskmanager"))
     client.minimum_version = ssl.TLSVersion.TLSv1_2
     client.maximum_version = ssl.TLSVersion.TLSv1_2
-    with pytest.raises((ssl.SSLError, ConnectionError)):
-        await echo(server_context(make_certificate(ours, "jobmanager")), client)
+    assert await is_refused(server_context(make_certificate(ours, "jobmanager")), client)
 
 
 @pytest.mark.parametrize("field", ["certificate", "key", "authority"])

@@ -141,7 +141,7 @@ def _print(report: Report, console: Console) -> None:
     tasks = sum(vertex.parallelism for vertex in result.vertices)
     finished = sum(vertex.finished for vertex in result.vertices)
     console.print(
-        f"Job {result.name} is {result.state} after {(result.ended_at - result.started_at) / 1000:.1f} s: "
+        f"Job {result.name} is {result.state} after {report.duration_ms / 1000:.1f} s: "
         f"{finished} of {tasks} tasks finished, {report.restarted_tasks} restarted",
         highlight=False,
     )

@@ -142,7 +142,7 @@ class JobManager:
         term = Term(
             job=self._job,
             leader=self.id,
-            lease_term=record.transitions + 1 if record else 1,
+            lease_term=max(1, record.transitions) if record else 1,
             hooks=TermHooks(self._connections.send, self._election.is_leader, self._term_over),
             clock=self._clock,
             watch=self._watch,

@@ -89,13 +89,20 @@ class Report:
 
     Attributes:
         result: what the last leader recorded.
+        started_at: when the job began, milliseconds; without a log the last leader knows only of its own beginning.
         failovers: those of the job's whole life, the latest ten; the gap is known of those that this run saw.
         outputs: the records of the vertices that nobody reads, by vertex, as far as they are shown.
     """
 
     result: JobResult
+    started_at: int
     failovers: Sequence[Failover]
     outputs: Mapping[str, list[Any]]
+
+    @property
+    def duration_ms(self) -> int:
+        """From the beginning of the job to its end."""
+        return self.result.ended_at - self.started_at
 
     @property
     def restarted_tasks(self) -> int:
@@ -112,7 +119,7 @@ class Report:
                 "name": result.name,
                 "state": result.state,
                 "cause": result.cause,
-                "duration_ms": result.ended_at - result.started_at,
+                "duration_ms": self.duration_ms,
             },
             "vertices": result.vertices,
             "tasks": {

@@ -55,6 +55,7 @@ class LocalRun:
     _deaths: list[LeaderDeath] = field(default_factory=list)
     _unlogged: list[Failover] = field(default_factory=list)
     _leader: str = ""
+    _started_at: int = 0
 
     async def run(self) -> Report:
         """Run the job to its end; when ``stop`` is set, cancel it.
@@ -73,7 +74,8 @@ class LocalRun:
                     await cluster.stop()
         else:
             self.observer.note(f"the job in {self.state.path} has ended already")
-        return Report(ended, self._failovers(ended), read_outputs(self.job.storage, ended))
+        outputs = read_outputs(self.job.storage, ended)
+        return Report(ended, self._started_at or ended.started_at, self._failovers(ended), outputs)
 
     async def _follow(self, cluster: LocalCluster, monitor: Monitor) -> JobResult:
         kills = sorted(self.kill_leader_at)
@@ -103,6 +105,7 @@ class LocalRun:
                 death = self._deaths[-1]
                 self._unlogged.append(unlogged_failover(view, leader=leader, death=death))
             self._leader = leader
+        self._started_at = self._started_at or view.start_time
         self._view = view
         self.observer.job(view)
 

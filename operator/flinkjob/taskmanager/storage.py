@@ -6,6 +6,8 @@ costs the import of fsspec and of the backend. Paths are below the root, with ``
 
 import errno
 import os
+from contextlib import suppress
+from functools import partial
 from typing import BinaryIO, Protocol
 
 from flinkjob.api.errors import StorageError, UnsupportedStorage
@@ -19,15 +21,22 @@ class MissingFile(StorageError):
 
 
 class PendingFile:
-    """A file being written: nobody sees it under its name before ``commit``."""
+    """A file being written: nobody sees it under its name before ``commit``.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
 
     def __init__(self, storage: "Storage", path: str) -> None:
         self._storage = storage
         self._path = path
         # Attempts never share a name, but a process that was taken for dead may still write the same attempt.
         self._pending = f"{path}.{os.getpid():x}-{os.urandom(4).hex()}.tmp"
-        self._file = storage.open_new(self._pending)
         self.size = 0
+        try:
+            self._file = storage.open_new(self._pending)
+        except OSError as error:
+            raise _failure("written", path, error) from error
 
     def write(self, data: bytes | bytearray) -> None:
         """Append.
@@ -54,11 +63,11 @@ class PendingFile:
 
     def discard(self) -> None:
         """Leave nothing behind; after ``commit`` without effect."""
-        try:
-            self._file.close()
-            self._storage.remove(self._pending)
-        except OSError:
-            pass  # It is gone, or it stays until the job's storage is removed; no reader looks at such names.
+        # What cannot be removed stays until the job's storage goes; no reader looks at such names. On a full disk even
+        # closing fails, and removing helps.
+        for step in (self._file.close, partial(self._storage.remove, self._pending)):
+            with suppress(OSError):
+                step()
 
 
 class Storage(Protocol):
