@@ -128,9 +128,11 @@ def test_an_lsn_that_is_not_available_is_refused_with_what_is(medium: AppendMedi
 def test_a_sound_log_is_reported_as_such(medium: AppendMedium, job_graph: JobGraph) -> None:
     first = Leader(medium, "a")
     first.commit(2)
-    snapshot(first, job_graph)
+    first.appender.roll()
     first.commit(2)
-    Leader(medium, "b").commit(1)
+    second = Leader(medium, "b")
+    second.commit(1)
+    snapshot(second, job_graph)
     report = verify(medium)
     assert report.location == medium.location
     assert report.replayable
@@ -141,9 +143,10 @@ def test_a_sound_log_is_reported_as_such(medium: AppendMedium, job_graph: JobGra
         (1, 1, 2, 0),
         (1, 1, 2, 0),
         (2, 1, 1, 0),
+        (2, 0, 0, 0),
     ]
     assert all(s.size == (Path(medium.location) / s.file).stat().st_size for s in report.segments)
-    assert [(s.lsn, s.epoch, s.damage) for s in report.snapshots] == [(2, 1, "")]
+    assert [(s.lsn, s.epoch, s.damage) for s in report.snapshots] == [(5, 2, "")]
 
 
 def test_torn_ends_and_blocks_in_vain_are_reported_and_are_no_damage(medium: AppendMedium) -> None:

@@ -31,7 +31,9 @@ def start_leader(tmp_path: Path) -> Iterator[StartLeader]:
     yield start
     for leader in leaders:
         leader.kill()
-        leader.communicate()
+        leader.wait()
+        assert leader.stdout is not None
+        leader.stdout.close()
 
 
 def read_lines(leader: "subprocess.Popen[str]", count: int) -> list[str]:
@@ -81,7 +83,7 @@ def test_a_leader_that_was_stopped_acknowledges_nothing_after_its_successor_has_
     assert all(int(lsn) < int(first) for lsn in said[:-1])
     read_lines(successor, 5)
     successor.kill()
-    successor.communicate()
+    successor.wait()
     replay = Replay.newest(AppendMedium(tmp_path))
     leaders = [op.leader for ops in replay for op in ops if isinstance(op, EpochStarted)]
     assert sorted(leaders, key=["zombie", "successor"].index) == leaders

@@ -98,7 +98,7 @@ class SegmentReader:
             place = Place(self._file_name, offset)
             try:
                 header = decode_header(file.read(min(HEADER_SIZE, size - offset)))
-                end = offset + HEADER_SIZE + header.length
+                lsn, end = header.first_lsn, offset + HEADER_SIZE + header.length
                 payload = self._payload(file, header, size - offset - HEADER_SIZE, after_lsn)
             except BadBlock as error:
                 self._check_torn(file, place, size, lsn, str(error))

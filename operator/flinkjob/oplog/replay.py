@@ -187,7 +187,7 @@ class Replay:
         header = block.header
         try:
             operations = decode_operations(block.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except msgspec.DecodeError as error:
             raise damaged(block.place, header.first_lsn, f"the operations cannot be decoded: {error}") from None
         if len(operations) != header.count:
             raise damaged(block.place, header.first_lsn, f"{len(operations)} operations are there, of {header.count}")
