@@ -11,6 +11,7 @@ import pytest
 
 from flinkjob.graph.operations import EpochStarted
 from flinkjob.oplog.append import AppendMedium
+from flinkjob.oplog.inspect import show
 from flinkjob.oplog.replay import Replay
 
 StartLeader = Callable[[str], "subprocess.Popen[str]"]
@@ -84,7 +85,8 @@ def test_a_leader_that_was_stopped_acknowledges_nothing_after_its_successor_has_
     read_lines(successor, 5)
     successor.kill()
     successor.wait()
-    replay = Replay.newest(AppendMedium(tmp_path))
-    leaders = [op.leader for ops in replay for op in ops if isinstance(op, EpochStarted)]
+    leaders = [
+        operation.leader for _, _, operation in show(AppendMedium(tmp_path)) if isinstance(operation, EpochStarted)
+    ]
     assert sorted(leaders, key=["zombie", "successor"].index) == leaders
     assert leaders[-1] == "successor"

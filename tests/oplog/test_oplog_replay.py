@@ -323,7 +323,47 @@ def test_an_unreadable_snapshot_is_not_relied_upon_in_trimming(medium: AppendMed
     assert replayed(medium) == leader.history
 
 
+def test_a_block_written_in_vain_does_not_count_in_trimming(medium: AppendMedium) -> None:
+    first = Leader(medium, "a")
+    first.commit()
+    first.snapshot()
+    zombie = Leader(medium, "zombie")
+    write_in_vain(first)
+    leader = Leader(medium, "c")
+    assert len(leader.history) == 2
+    with pytest.raises(Deposed):
+        zombie.commit()
+    leader.commit()
+    leader.snapshot()
+    medium.remove_snapshot(3)
+    assert medium.snapshots() == [1]
+    assert replayed(medium) == leader.history
+
+
+def test_segments_that_a_snapshot_covers_are_not_read(medium: AppendMedium) -> None:
+    leader = Leader(medium)
+    leader.commit(2)
+    leader.commit(2)
+    leader.snapshot()
+    leader.commit()
+    change(segment(medium, 1), 5)
+    assert replayed(medium) == leader.history
+
+
 # Damage
+
+
+def test_damage_is_told_from_a_torn_end_wherever_the_next_block_begins(
+    medium: AppendMedium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = Leader(medium)
+    leader.commit(2)
+    leader.commit(1)
+    change(segment(medium, 1), 60)
+    for size in range(1, 80):
+        monkeypatch.setattr("flinkjob.oplog.reader._SCAN_BYTES", size)
+        with pytest.raises(CorruptedLog, match="intact blocks follow"):
+            replayed(medium)
 
 
 def test_damage_before_intact_blocks_names_file_offset_and_lsn(medium: AppendMedium) -> None:

@@ -14,6 +14,7 @@ from flinkjob.api.errors import Deposed, LogUnavailable, StorageError
 from flinkjob.graph.operations import Operation, encode_operations
 from flinkjob.oplog.append import AppendMedium, FileAppender
 from flinkjob.oplog.log import OperationLog
+from flinkjob.oplog.medium import Segment
 from flinkjob.oplog.replay import Position, Replay
 from flinkjob.oplog.writer import LogWriter
 
@@ -198,6 +199,24 @@ async def test_the_log_goes_on_where_the_predecessor_ended(medium: AppendMedium)
     assert replayed(medium) == ops(1, 6)
 
 
+async def test_what_was_replayed_is_synced_before_anything_is_written(
+    medium: AppendMedium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A predecessor that was killed may have left a block in the page cache only."""
+    Leader(medium, "old").commit()
+    synced: set[int] = set()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    writer = open_writer(medium, Outcome())
+    assert os.stat(Path(medium.location) / medium.describe(Segment(1, 0))).st_ino in synced
+    await writer.close()
+
+
 async def test_the_writer_needs_a_finished_replay(medium: AppendMedium) -> None:
     log = OperationLog.open(medium, "jm")
     outcome = Outcome()
@@ -337,6 +356,7 @@ async def test_a_snapshot_waits_until_its_operations_are_durable(
     writer.append(ops(1, 3))
     snapshot = asyncio.create_task(writer.write_snapshot(2, encode_operations(ops(1, 2))))
     await asyncio.to_thread(gate.arrived.wait)
+    await writer._snapshots.submit(lambda: None)  # whatever its thread was given before is done now
     assert medium.snapshots() == []
     gate.open.set()
     await snapshot

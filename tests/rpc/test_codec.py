@@ -1,5 +1,6 @@
 """Frames: what comes out is what went in, and nothing else gets through."""
 
+from contextlib import suppress
 from typing import Any
 
 import hypothesis.strategies as st
@@ -37,14 +38,22 @@ FROM_TASKMANAGER = st.one_of(
     st.builds(msg.SplitRequest, ATTEMPTS, NUMBERS),
     st.builds(msg.Heartbeat, tuples(st.builds(msg.Progress, ATTEMPTS, st.floats(0, 1), NUMBERS, NUMBERS))),
 )
-DEPLOYMENTS = st.builds(msg.Deployment, ATTEMPTS, tuples(tuples(st.builds(msg.InputPartition, NUMBERS, NUMBERS, PARTITIONS))))
+DEPLOYMENTS = st.builds(
+    msg.Deployment, ATTEMPTS, tuples(tuples(st.builds(msg.InputPartition, NUMBERS, NUMBERS, PARTITIONS)))
+)
 FROM_JOBMANAGER = st.one_of(
     st.builds(msg.Registered, NUMBERS, st.binary(), st.text(), NUMBERS, NUMBERS, NUMBERS, NUMBERS),
     st.builds(msg.Refused, st.text(), st.text()),
     st.builds(msg.Deploy, NUMBERS, tuples(DEPLOYMENTS)),
     st.builds(msg.Cancel, NUMBERS, tuples(ATTEMPTS)),
     st.builds(msg.Acknowledge, NUMBERS, tuples(ATTEMPTS)),
-    st.builds(msg.Splits, NUMBERS, ATTEMPTS, NUMBERS, st.none() | st.builds(InputSplit, st.text(), NUMBERS, NUMBERS, st.text())),
+    st.builds(
+        msg.Splits,
+        NUMBERS,
+        ATTEMPTS,
+        NUMBERS,
+        st.none() | st.builds(InputSplit, st.text(), NUMBERS, NUMBERS, st.text()),
+    ),
     st.builds(msg.JobOver, NUMBERS, st.text()),
     st.builds(msg.Alive, NUMBERS),
 )
@@ -63,11 +72,8 @@ def test_messages_of_a_jobmanager_survive_a_frame(messages: list[msg.FromJobMana
 @given(st.binary(max_size=200))
 def test_whatever_arrives_is_messages_or_a_violation(data: bytes) -> None:
     for decode in (codec.decode_from_taskmanager, codec.decode_from_jobmanager):
-        try:
+        with suppress(ProtocolViolation):
             messages: list[Any] = decode(data)
-        except ProtocolViolation as error:
-            assert "\n" not in str(error)
-        else:
             assert isinstance(messages, list)
 
 

@@ -46,7 +46,7 @@ async def connect(ends: Ends) -> AsyncIterator[Ends]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession() as session:
-        ends.client_socket = await client_socket(session, "http://127.0.0.1:{}/".format(runner.addresses[0][1]))
+        ends.client_socket = await client_socket(session, f"http://127.0.0.1:{runner.addresses[0][1]}/")
         ends.client = Connection(ends.client_socket, decode_from_jobmanager)
         await ends.connected.wait()
         yield ends

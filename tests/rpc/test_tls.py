@@ -3,43 +3,15 @@
 import asyncio
 import shutil
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from flinkjob.api.errors import InvalidInput
 from flinkjob.rpc.tls import TlsFiles, client_context, server_context
+from rpc.certificates import make_authority, make_certificate, openssl
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command makes the certificates")
-
-
-def openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-
-def make_authority(directory: Path) -> Path:
-    directory.mkdir()
-    openssl(
-        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-        *("-subj", "/CN=authority", "-keyout", directory / "ca.key", "-out", directory / "ca.pem"),
-    )
-    return directory
-
-
-def make_certificate(authority: Path, name: str) -> TlsFiles:
-    key, request, certificate = (authority / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
-    extensions = authority / f"{name}.ext"
-    extensions.write_text(f"subjectAltName=DNS:{name}\n")
-    openssl(
-        *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-        *("-subj", f"/CN={name}", "-keyout", key, "-out", request),
-    )
-    openssl(
-        *("x509", "-req", "-in", request, "-CA", authority / "ca.pem", "-CAkey", authority / "ca.key"),
-        *("-CAcreateserial", "-days", "2", "-extfile", extensions, "-out", certificate),
-    )
-    return TlsFiles(certificate=str(certificate), key=str(key), authority=str(authority / "ca.pem"))
 
 
 @pytest.fixture(scope="module")

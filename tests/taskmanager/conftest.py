@@ -1,9 +1,10 @@
 """What tests of the TaskManager work with."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from taskmanager.scripted import ScriptedJobManager, TaskManagerProcess, jobmanager
 
 
@@ -27,7 +28,7 @@ def write_module(tmp_path: Path) -> Callable[[str, str], None]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> "AsyncIterator[Callable[..., TaskManagerProcess]]":
+def start(tmp_path: Path) -> Iterator[Callable[..., TaskManagerProcess]]:
     """Start TaskManagers that do not outlive the test."""
     started: list[TaskManagerProcess] = []
 

@@ -4,14 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from taskmanager.scripted import RUN, graph_of
-
 from flinkjob.api.job import InputSpec, Partitioner, TaskSpec, VertexSpec
 from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.graph.operations import ResultPartition
 from flinkjob.taskmanager.exchange import PartitionWriter, partition_path, read_partition, subpartition_of
 from flinkjob.taskmanager.storage import LocalStorage
 from flinkjob.worker.protocol import AttemptId, InputPartition
+from taskmanager.scripted import RUN, graph_of
 
 TASK = TaskSpec(python="module:function")
 
@@ -41,7 +40,13 @@ def write(
 
 
 def read(
-    root: Path, graph: JobGraph, partitions: Sequence[ResultPartition], *, consumer: int = 1, number: int = 0, subtask: int = 0
+    root: Path,
+    graph: JobGraph,
+    partitions: Sequence[ResultPartition],
+    *,
+    consumer: int = 1,
+    number: int = 0,
+    subtask: int = 0,
 ) -> list[Any]:
     """What a consumer's subtask reads of the first attempts of these producers."""
     source = graph.vertices[consumer].inputs[number].source

@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,8 +31,11 @@ M = TypeVar("M")
 
 START = """
 import asyncio, json, sys
+from flinkjob.rpc.tls import TlsFiles
 from flinkjob.taskmanager.main import TaskManagerOptions, run_taskmanager
-sys.exit(asyncio.run(run_taskmanager(TaskManagerOptions(**json.loads(sys.argv[1])))))
+values = json.loads(sys.argv[1])
+tls = TlsFiles(**values.pop("tls")) if "tls" in values else None
+sys.exit(asyncio.run(run_taskmanager(TaskManagerOptions(**values, tls=tls))))
 """
 
 
@@ -81,7 +86,7 @@ class Peer:
         """The first message of this type; it is taken out of the inbox."""
         await self.until(lambda: self.closed or any(isinstance(message, kind) for message in self.inbox))
         found = next(message for message in self.inbox if isinstance(message, kind))
-        self.inbox.remove(found)  # type: ignore[arg-type]
+        self.inbox.remove(found)
         return found
 
     @property
@@ -132,8 +137,9 @@ class Peer:
 class ScriptedJobManager:
     """An HTTP server that hands each connection of a TaskManager to the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.address = ""
+        self._tls = tls
         self.arrivals: asyncio.Queue[Peer] = asyncio.Queue()
         self._peers: list[Peer] = []
         self._runner: web.AppRunner | None = None
@@ -144,9 +150,9 @@ class ScriptedJobManager:
         app.router.add_get(TASKMANAGER_PATH, self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
-        self.address = "127.0.0.1:{}".format(self._runner.addresses[0][1])
+        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Drop all connections and listen no more."""
@@ -173,9 +179,9 @@ class ScriptedJobManager:
 
 
 @asynccontextmanager
-async def jobmanager() -> AsyncIterator[ScriptedJobManager]:
+async def jobmanager(tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedJobManager]:
     """A JobManager that is stopped in the end."""
-    manager = ScriptedJobManager()
+    manager = ScriptedJobManager(tls)
     await manager.start()
     try:
         yield manager
@@ -197,9 +203,12 @@ class TaskManagerProcess:
             "slots": slots,
             **options,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START, json.dumps(values)], stderr=(directory / "taskmanager.log").open("ab")
-        )
+        with (directory / "taskmanager.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", START, json.dumps(values)],
+                stderr=log,
+                env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            )
 
     @property
     def pid(self) -> int:
@@ -224,10 +233,22 @@ class TaskManagerProcess:
             self.kill()
 
 
+async def appears(path: Path) -> str:
+    """Wait until the file is there; returns what it says."""
+    await asyncio.to_thread(_poll, path.exists)
+    return await asyncio.to_thread(path.read_text)
+
+
 async def gone(*pids: int) -> None:
     """Wait until none of the processes runs any more."""
-    while any(is_running(pid) for pid in pids):
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(_poll, lambda: not any(is_running(pid) for pid in pids))
+
+
+def _poll(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

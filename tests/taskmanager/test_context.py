@@ -6,8 +6,6 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
-from taskmanager.partitions import TASK, edge_graph, path_of, read, write
-from taskmanager.scripted import RUN, graph_of
 
 from flinkjob.api.errors import PartitionUnavailable, StorageError
 from flinkjob.api.job import InputSpec, Partitioner, SplitsSpec, TaskSpec, VertexSpec
@@ -17,6 +15,8 @@ from flinkjob.taskmanager import context as contexts
 from flinkjob.taskmanager.context import Split, TaskContext
 from flinkjob.taskmanager.storage import LocalStorage
 from flinkjob.worker.protocol import AttemptId, Deployment, InputPartition
+from taskmanager.partitions import TASK, edge_graph, path_of, read, write
+from taskmanager.scripted import RUN, graph_of
 
 
 class Port:
@@ -214,7 +214,9 @@ def test_a_checkpoint_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         context.checkpoint(b"x" * 11)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = context_of(one_vertex(), tmp_path)
     context.checkpoint(b"good")
 

@@ -12,8 +12,6 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
-from taskmanager.partitions import TASK, edge_graph, path_of, read, write
-from taskmanager.scripted import RUN, graph_of
 
 from flinkjob.api.errors import PartitionUnavailable, StorageError
 from flinkjob.api.job import InputSpec, Partitioner, VertexSpec
@@ -22,12 +20,18 @@ from flinkjob.taskmanager import exchange
 from flinkjob.taskmanager.exchange import PartitionWriter, hash_of, read_result, verify_partition
 from flinkjob.taskmanager.storage import LocalStorage
 from flinkjob.worker.protocol import AttemptId
+from taskmanager.partitions import TASK, edge_graph, path_of, read, write
+from taskmanager.scripted import RUN, graph_of
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
+)
 RECORDS = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(st.text(), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(), inner, max_size=3)
     ),
     max_leaves=6,
 )
@@ -49,7 +53,9 @@ def bag(records: list[Any]) -> Counter[str]:
 
 
 @FILES
-@given(st.lists(st.lists(RECORDS, max_size=20), min_size=1, max_size=3), st.integers(1, 4), st.sampled_from(Partitioner))
+@given(
+    st.lists(st.lists(RECORDS, max_size=20), min_size=1, max_size=3), st.integers(1, 4), st.sampled_from(Partitioner)
+)
 def test_every_record_reaches_who_shall_have_it(
     tmp_path: Path, emitted: list[list[Any]], parallelism: int, partitioner: Partitioner
 ) -> None:
@@ -97,7 +103,9 @@ def test_the_hash_is_the_same_for_ever_and_in_every_process() -> None:
     ]
     code = "from flinkjob.taskmanager.exchange import hash_of; print(hash_of(('word', {'b': 1, 'a': 2})))"
     seeds = [{"PYTHONHASHSEED": seed} for seed in ("1", "2")]
-    outputs = {subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout for env in seeds}
+    outputs = {
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout for env in seeds
+    }
     assert outputs == {b"%d\n" % hash_of(["word", {"a": 2, "b": 1}])}
 
 
@@ -117,7 +125,9 @@ def test_a_vertex_with_several_readers_gives_each_all_records(tmp_path: Path) ->
     assert partition.records == 300
     for vertex in graph.vertices:
         if vertex.index != producer:
-            parts = [read(tmp_path, graph, [partition], consumer=vertex.index, subtask=n) for n in range(vertex.parallelism)]
+            parts = [
+                read(tmp_path, graph, [partition], consumer=vertex.index, subtask=n) for n in range(vertex.parallelism)
+            ]
             copies = vertex.parallelism if vertex.name == "all" else 1
             assert sorted(chain(*parts)) == sorted(list(range(100)) * copies)
 
@@ -282,7 +292,9 @@ def test_the_format_is_as_documented(tmp_path: Path) -> None:
     partition = write(tmp_path, edge_graph(Partitioner.REBALANCE, consumers=2), ["a", "b", "c"])
     chunks = b"\xdd\0\0\0\x02\xa1a\xa1c", b"\xdd\0\0\0\x01\xa1b"
     footer = struct.pack("<III", 2, 1, 1)
-    footer += struct.pack("<QQII", 0, 9, 2, zlib.crc32(chunks[0])) + struct.pack("<QQII", 9, 7, 1, zlib.crc32(chunks[1]))
+    footer += struct.pack("<QQII", 0, 9, 2, zlib.crc32(chunks[0])) + struct.pack(
+        "<QQII", 9, 7, 1, zlib.crc32(chunks[1])
+    )
     trailer = struct.pack("<QII", len(footer), zlib.crc32(footer), 1) + b"FJPART\r\n"
     assert path_of(tmp_path).read_bytes() == b"".join((*chunks, footer, trailer))
     assert partition == ResultPartition(16 + len(footer) + 24, 3, zlib.crc32(footer))

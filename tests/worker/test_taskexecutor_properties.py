@@ -3,7 +3,6 @@
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from worker.executors import Bench, attempt, deploy, only, registered, reports
 
 from flinkjob.graph.operations import InputSplit
 from flinkjob.graph.states import ExecutionState
@@ -11,6 +10,7 @@ from flinkjob.worker import events as ev
 from flinkjob.worker import protocol as msg
 from flinkjob.worker.protocol import AttemptId, Report
 from flinkjob.worker.taskexecutor import Link
+from worker.executors import Bench, attempt, deploy, only, registered, reports
 
 SUBTASKS = st.integers(0, 5)
 

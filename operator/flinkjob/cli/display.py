@@ -7,6 +7,9 @@ from flinkjob.local.cluster import Death
 from flinkjob.local.monitor import JobView
 
 
+_KINDS = {"jobmanager": "JobManager", "taskmanager": "TaskManager"}
+
+
 class Display:
     """Live bars on a terminal; plain lines where the output is no terminal."""
 
@@ -52,7 +55,7 @@ class Display:
 
     def death(self, death: Death) -> None:
         """Somebody died."""
-        role = "the leader" if death.was_leader else death.kind.replace("manager", "Manager").capitalize()
+        role = "the leader" if death.was_leader else _KINDS[death.kind]
         self._console.print(f"[red]{role} {death.id} is gone[/]: {death.cause}", highlight=False)
 
     def leader(self, leader: str) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from flinkjob.api.errors import FlinkJobError, InvalidInput
+from flinkjob.api.errors import FlinkJobError, InvalidInput, UnsupportedStorage
 
 COMMANDS = {
     "run": "flinkjob.cli.run:run",
@@ -44,21 +44,20 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; every error of ours ends in one sentence."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        # Without its standalone mode click returns an Exit's code instead of ending with it.
+        sys.exit(cli(standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except InvalidInput as error:
+    except (InvalidInput, UnsupportedStorage) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except FlinkJobError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output has had enough, as `head` does.
         sys.stderr.close()
+        sys.exit(1)
+    except (FlinkJobError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
         sys.exit(1)

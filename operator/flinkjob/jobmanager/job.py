@@ -2,15 +2,16 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flinkjob.api import options as opt
 from flinkjob.api.errors import InvalidManifest, InvalidOption
 from flinkjob.api.flinkjob import FlinkJob, parse_manifest
 from flinkjob.api.options import Configuration
+from flinkjob.election.elector import ElectionTimes
 from flinkjob.graph.jobgraph import JobGraph
-from flinkjob.jobmanager.usercode import build_vertices
+from flinkjob.jobmanager.usercode import build_vertices, check_functions
 from flinkjob.jobmaster.master import JobMasterOptions
 from flinkjob.jobmaster.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 from flinkjob.oplog.storage import JobStorage
@@ -35,15 +36,28 @@ def read_manifest(path: Path) -> FlinkJob:
 async def build_job_graph(manifest: FlinkJob, module_dir: Path, *, job_id: str = "") -> JobGraph:
     """The JobGraph that a manifest describes; its entrypoint, if it has one, is run.
 
+    A function that is not there would fail each attempt of its task, however often it is restarted, so all are looked for.
+
     Raises:
-        InvalidJobGraph: the vertices do not make a graph, or the entrypoint failed.
+        InvalidJobGraph: the vertices do not make a graph, the entrypoint failed, or a function is not there.
     """
     spec = manifest.spec.job
     if spec.entrypoint is not None:
         vertices = await build_vertices(spec.entrypoint, spec.args, module_dir)
     else:
         vertices = list(spec.vertices or ())
-    return JobGraph.build(job_id=job_id, name=manifest.metadata.name, vertices=vertices)
+    graph = JobGraph.build(job_id=job_id, name=manifest.metadata.name, vertices=vertices)
+    await check_functions(dict(_functions(graph)), module_dir)
+    return graph
+
+
+def _functions(graph: JobGraph) -> Iterator[tuple[str, str]]:
+    """Each function that the graph names, behind the place where it does."""
+    for vertex in graph.vertices:
+        if vertex.task.python is not None:
+            yield f"vertex {vertex.name!r}, task.python", vertex.task.python
+        if vertex.splits is not None and vertex.splits.python is not None:
+            yield f"vertex {vertex.name!r}, splits.python", vertex.splits.python
 
 
 def job_id(namespace: str, name: str, uid: str) -> str:
@@ -69,6 +83,7 @@ class Job:
         self.manifest = manifest
         self.configuration = manifest.spec.configuration.with_overrides(overrides)
         self.configuration.validate()
+        self.election_times = election_times(self.configuration)
         self.module_dir = module_dir
         self.name = manifest.metadata.name
         self.namespace = manifest.metadata.namespace
@@ -115,6 +130,20 @@ class Job:
             built = await build_job_graph(self.manifest, self.module_dir, job_id=self.id)
             stored = self.storage.store_job_graph(built.encode())
         return JobGraph.decode(stored)
+
+
+def election_times(configuration: Configuration) -> ElectionTimes:
+    """The durations of the leader election.
+
+    Raises:
+        InvalidOption: they do not leave a leader the time to renew its lease.
+    """
+    get = configuration.get
+    return ElectionTimes(
+        lease_duration=get(opt.LEASE_DURATION) / 1000,
+        renew_deadline=get(opt.RENEW_DEADLINE) / 1000,
+        retry_period=get(opt.RETRY_PERIOD) / 1000,
+    )
 
 
 def restart_strategy(configuration: Configuration) -> RestartStrategy:

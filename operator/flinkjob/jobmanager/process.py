@@ -17,7 +17,6 @@ from aiohttp import web
 from flinkjob.api import options as opt
 from flinkjob.api.errors import CorruptedLog, FlinkJobError, IllegalOperation, InvalidInput, LogUnavailable
 from flinkjob.api.options import Configuration
-from flinkjob.election.elector import ElectionTimes
 from flinkjob.election.filestore import FileLeaseStore
 from flinkjob.election.runner import LeaderElection
 from flinkjob.graph.executiongraph import ExecutionGraph
@@ -107,18 +106,12 @@ class JobManager:
     async def _stand(self, stop: asyncio.Event) -> None:
         """Stand in the election until told to stop, or until a term has broken down."""
         self._over.clear()
-        get = self.configuration.get
-        times = ElectionTimes(
-            lease_duration=get(opt.LEASE_DURATION) / 1000,
-            renew_deadline=get(opt.RENEW_DEADLINE) / 1000,
-            retry_period=get(opt.RETRY_PERIOD) / 1000,
-        )
         election = LeaderElection(
             self.id,
             self._store,
             on_elected=self._elected,
             on_lost=lambda reason: self._end_term(),
-            times=times,
+            times=self._job.election_times,
             address=self.address,
         )
         self._election = election

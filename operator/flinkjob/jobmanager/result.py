@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from flinkjob.api.errors import StorageError
 from flinkjob.graph.executiongraph import ExecutionGraph
-from flinkjob.graph.operations import FailoverCompleted
+from flinkjob.graph.operations import UNREADABLE, FailoverCompleted
 from flinkjob.graph.states import ExecutionState
 from flinkjob.graph.vertex import ExecutionJobVertex
 
@@ -136,6 +137,9 @@ def decode_result(data: bytes) -> JobResult:
     """What ``encode_result`` made.
 
     Raises:
-        msgspec.DecodeError: the bytes are something else.
+        StorageError: the bytes are something else.
     """
-    return msgspec.json.decode(data, type=JobResult)
+    try:
+        return msgspec.json.decode(data, type=JobResult)
+    except UNREADABLE as error:
+        raise StorageError(f"the job's result cannot be read: {error}") from None

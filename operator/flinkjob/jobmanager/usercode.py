@@ -1,6 +1,6 @@
 """The user's functions that a JobManager needs, each run once in a process of its own.
 
-An entrypoint builds the JobGraph and an enumerator the input splits. Neither may bring the JobManager down, keep its loop
+An entrypoint builds the JobGraph, an enumerator the input splits; tasks are only looked for. None of them may bring the JobManager down, keep its loop
 from turning or leave modules behind, so a child process calls the function and hands back plain values: the request
 comes as JSON on standard input, the answer goes as JSON to the file named in it, and what the function prints goes to
 standard error.
@@ -11,13 +11,13 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from flinkjob.api.errors import FlinkJobError, InvalidJobGraph
+from flinkjob.api.errors import FlinkJobError, InvalidInput, InvalidJobGraph
 from flinkjob.api.job import VertexSpec
 from flinkjob.graph.jobgraph import JobGraphBuilder
 from flinkjob.graph.operations import InputSplit
@@ -40,7 +40,24 @@ async def build_vertices(entrypoint: str, args: dict[str, Any], module_dir: Path
         answer = await _call("entrypoint", entrypoint, args, module_dir)
         return msgspec.convert(answer, list[VertexSpec])
     except (UserCodeFailed, msgspec.ValidationError) as error:
-        raise InvalidJobGraph(f"spec.job.entrypoint: {entrypoint}: {error}") from None
+        raise InvalidJobGraph(f"spec.job.entrypoint: {error}") from None
+
+
+async def check_functions(functions: Mapping[str, str], module_dir: Path) -> None:
+    """Look for functions, and import their modules, without calling any.
+
+    Args:
+        functions: ``module:function``, by the place that names it.
+        module_dir: where modules are.
+
+    Raises:
+        InvalidJobGraph: one is not there; the message names the place.
+    """
+    if functions:
+        try:
+            await _call("check", "the job's functions", dict(functions), module_dir)
+        except UserCodeFailed as error:
+            raise InvalidJobGraph(str(error)) from None
 
 
 async def enumerate_splits(function: str, args: dict[str, Any], module_dir: Path) -> tuple[InputSplit, ...]:
@@ -61,7 +78,7 @@ async def _call(kind: str, function: str, args: dict[str, Any], module_dir: Path
         answer = Path(scratch) / "answer.json"
         request = {"kind": kind, "function": function, "args": args, "dir": str(module_dir), "answer": str(answer)}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "flinkjob.jobmanager.usercode", stdin=asyncio.subprocess.PIPE, stdout=sys.stderr
+            sys.executable, "-m", "flinkjob.jobmanager.usercode", stdin=asyncio.subprocess.PIPE, stdout=2
         )
         try:
             await process.communicate(json.dumps(request).encode())
@@ -83,15 +100,25 @@ def _as_split(value: Any) -> InputSplit:
     return InputSplit(payload=value)
 
 
+def _check(functions: Mapping[str, str], module_dir: str) -> None:
+    for place, function in functions.items():
+        try:
+            load_function(function, module_dir)
+        except InvalidInput as error:
+            raise InvalidInput(f"{place}: {error}") from error
+
+
 def _answer(request: dict[str, Any]) -> Any:
-    function = load_function(request["function"], request["dir"])
-    value = function(request["args"])
+    if request["kind"] == "check":
+        return _check(request["args"], request["dir"])
+    name = request["function"]
+    value = load_function(name, request["dir"])(request["args"])
     if request["kind"] == "entrypoint":
         if not isinstance(value, JobGraphBuilder):
-            raise TypeError(f"it must return a JobGraphBuilder and returned {type(value).__name__}")
+            raise UserCodeFailed(f"{name} must return a JobGraphBuilder; it returned {type(value).__name__}")
         return value.vertices
     if not isinstance(value, Iterable):
-        raise TypeError(f"it must return the splits as an iterable and returned {type(value).__name__}")
+        raise UserCodeFailed(f"{name} must return the splits as an iterable; it returned {type(value).__name__}")
     return [_as_split(split) for split in value]
 
 
@@ -106,7 +133,7 @@ def main() -> None:
     except FlinkJobError as error:
         data = msgspec.json.encode({"error": str(error)})
     except Exception as error:
-        data = msgspec.json.encode({"error": describe_failure(error)})
+        data = msgspec.json.encode({"error": f"{request['function']}: {describe_failure(error)}"})
     answer.write_bytes(data)
 
 

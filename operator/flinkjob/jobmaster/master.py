@@ -335,7 +335,11 @@ class JobMaster:
         )
         if self.graph.status not in _ENDING:
             self._check_partitions(
-                task for task in self.graph.tasks_in(_E.FINISHED) if output_needed(self.graph, *task)
+                TaskId(vertex.job_vertex.index, subtask)
+                for vertex in self.graph.vertices
+                if any(vertex.size)
+                for subtask in vertex.subtasks_in(_E.FINISHED)
+                if output_needed(self.graph, vertex.job_vertex.index, subtask)
             )
 
     def _check_partitions(self, tasks: Iterable[TaskId]) -> None:

@@ -6,7 +6,9 @@ leader fails its tasks at once. A JobManager is replaced under its own name and 
 """
 
 import asyncio
+import contextlib
 import logging
+import random
 import signal
 import socket
 import time
@@ -27,6 +29,10 @@ QUICK_DEATH = 3.0
 """Seconds: a process that dies sooner is in trouble, and is started again only after a pause."""
 MAX_QUICK_DEATHS = 5
 """How often in a row that is borne."""
+
+
+PORTS = (10_000, 32_768)
+"""The JobManagers' ports: below those of Linux's ``ip_local_port_range``."""
 
 
 class ClusterFailed(FlinkJobError):
@@ -80,12 +86,14 @@ class LocalCluster:
 
     Attributes:
         on_death: called for each process that ended without being told to.
+        job_ended: whether there is nothing left to run; TaskManagers end by themselves then.
         failure: set when the cluster had to give up.
     """
 
     options: ClusterOptions
     state: StateDir
     on_death: Callable[[Death], None] = lambda death: None
+    job_ended: Callable[[], bool] = lambda: False
     failure: ClusterFailed | None = None
     _members: list[_Member] = field(default_factory=list)
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -125,6 +133,9 @@ class LocalCluster:
         ):
             processes = [m.process for m in self._members if chosen(m) and m.process and m.process.alive]
             await asyncio.gather(*(process.stop(STOP_GRACE) for process in processes))
+        for member in self._members:
+            if member.kind == "taskmanager":
+                self._ended.setdefault(member.id, "the cluster was stopped")
         self._record()
 
     def kill(self, process_id: str, number: signal.Signals = signal.SIGKILL) -> bool:
@@ -148,18 +159,21 @@ class LocalCluster:
 
     async def _keep(self, member: _Member) -> None:
         """Replace the member's process whenever it ends."""
-        while member.process is not None:
-            cause = await member.process.ended()
-            was_leader = member.kind == "jobmanager" and empty_lease(self.state.lease_file, member.id)
-            death = Death(member.id, member.kind, cause, was_leader, member.process.died_at)
-            self._replace_name(member, cause)
-            self.on_death(death)
-            try:
+        try:
+            while member.process is not None:
+                cause = await member.process.ended()
+                if self.job_ended():
+                    return
+                was_leader = member.kind == "jobmanager" and empty_lease(self.state.lease_file, member.id)
+                death = Death(member.id, member.kind, cause, was_leader, member.process.died_at)
+                self._replace_name(member, cause)
+                self.on_death(death)
                 await self._pause(member, cause)
                 await self._start(member)
-            except ClusterFailed as error:
-                self.failure = self.failure or error
-                return
+        except ClusterFailed as error:
+            self.failure = self.failure or error
+        except (FlinkJobError, OSError) as error:
+            self.failure = self.failure or ClusterFailed(f"{member.id} cannot be kept running: {error}")
 
     def _replace_name(self, member: _Member, cause: str) -> None:
         if member.kind == "taskmanager":
@@ -232,8 +246,12 @@ class LocalCluster:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on now. It is a JobManager's address for the life of the cluster."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now. It is a JobManager's address for the life of the cluster.
+
+    Not one that the kernel gives to outgoing connections: a JobManager must get it back after its death.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -65,7 +65,7 @@ class LocalRun:
         """
         ended = self._result()
         if ended is None:
-            cluster = LocalCluster(self.options, self.state, on_death=self._died)
+            cluster = LocalCluster(self.options, self.state, on_death=self._died, job_ended=self._ended)
             async with Monitor(self.state.lease_file, self.job.id) as monitor:
                 try:
                     await cluster.start()
@@ -115,6 +115,9 @@ class LocalRun:
             detected = max(0, int(time.time() * 1000) - death.at)
             self._deaths.append(LeaderDeath(death.id, death.cause, death.at, detected, self._view))
             self._leader = ""
+
+    def _ended(self) -> bool:
+        return self._result() is not None
 
     def _result(self) -> JobResult | None:
         data = self.job.storage.read_result()

@@ -4,6 +4,7 @@
 
     STATE_DIR/
         job.json        which job this is: name, namespace, uid, and a digest of the manifest
+        lock            held by the one who keeps the cluster
         cluster.json    the processes, kept current
         lease.json      the leader election's record
         storage/        high-availability.storageDir, where the manifest names none
@@ -11,6 +12,7 @@
         work/           scratch directories of the TaskManagers
 """
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -67,7 +69,7 @@ class ClusterRecord:
 
 
 class StateDir:
-    """A state directory for one job.
+    """A state directory for one job, and for one process at a time until it is closed.
 
     Raises:
         InvalidInput: the directory belongs to another job, is in use, or cannot be written.
@@ -75,10 +77,29 @@ class StateDir:
 
     def __init__(self, path: Path, manifest: FlinkJob) -> None:
         self.path = path.absolute()
-        record = self._claim(manifest)
-        self.uid = record.uid
         self.owner = os.getpid()
-        self.job_id = job_id(record.namespace, record.name, record.uid)
+        self._lock = self._take_lock()
+        try:
+            self._record = self._matching(manifest)
+        except InvalidInput:
+            self.close()
+            raise
+        self.uid = self._record.uid
+        self.job_id = job_id(self._record.namespace, self._record.name, self.uid)
+
+    def __enter__(self) -> "StateDir":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others have it."""
+        os.close(self._lock)
+
+    def claim(self) -> None:
+        """Record that the directory is this job's: from now on it is nobody else's."""
+        _replace(self.path / "job.json", msgspec.json.encode(self._record))
 
     @property
     def cluster_file(self) -> Path:
@@ -111,12 +132,25 @@ class StateDir:
             return ClusterRecord()
 
     def write_cluster(self, record: ClusterRecord) -> None:
-        """Replace the record at once, so that nobody reads half of it."""
-        beside = self.cluster_file.with_suffix(".tmp")
-        beside.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
-        beside.replace(self.cluster_file)
+        """Record the processes."""
+        _replace(self.cluster_file, msgspec.json.format(msgspec.json.encode(record), indent=2))
 
-    def _claim(self, manifest: FlinkJob) -> _JobRecord:
+    def _take_lock(self) -> int:
+        try:
+            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise InvalidInput(f"--state-dir {self.path}: {error}") from None
+        try:
+            # The kernel lets go of it when this process ends in any way.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise InvalidInput(f"--state-dir {self.path} is in use by process {self.read_cluster().pid}") from None
+        return lock
+
+    def _matching(self, manifest: FlinkJob) -> _JobRecord:
+        """The record that is there, if it is this manifest's; a new one where there is none."""
         wanted = _JobRecord(
             name=manifest.metadata.name,
             namespace=manifest.metadata.namespace,
@@ -124,27 +158,21 @@ class StateDir:
             digest=hashlib.sha256(msgspec.json.encode(manifest.spec.job, order="deterministic")).hexdigest(),
         )
         try:
-            (self.path / "logs").mkdir(parents=True, exist_ok=True)
-            record_file = self.path / "job.json"
-            if not record_file.exists():
-                record_file.write_bytes(msgspec.json.encode(wanted))
-            held = msgspec.json.decode(record_file.read_bytes(), type=_JobRecord)
+            held = msgspec.json.decode((self.path / "job.json").read_bytes(), type=_JobRecord)
+        except FileNotFoundError:
+            return wanted
         except (OSError, msgspec.DecodeError) as error:
-            raise InvalidInput(f"--state-dir {self.path}: {error}") from None
+            raise InvalidInput(f"--state-dir {self.path}: job.json: {error}") from None
         if (held.name, held.namespace, held.digest) != (wanted.name, wanted.namespace, wanted.digest):
             raise InvalidInput(
                 f"--state-dir {self.path} holds another job ({held.namespace}/{held.name}) or another version of it; "
                 "give the manifest that it was begun with, or another directory"
             )
-        keeper = self.read_cluster().pid
-        if keeper and keeper != os.getpid() and _is_flinkjob(keeper):
-            raise InvalidInput(f"--state-dir {self.path} is in use by process {keeper}")
         return held
 
 
-def _is_flinkjob(pid: int) -> bool:
-    """Whether the process lives and is one of ours; a number may have been given to another one since."""
-    try:
-        return b"flinkjob" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+def _replace(path: Path, data: bytes) -> None:
+    """Replace a file at once, so that nobody reads half of it."""
+    beside = path.with_suffix(".tmp")
+    beside.write_bytes(data)
+    beside.replace(path)

@@ -207,10 +207,11 @@ class FileAppender:
         self._empty = True
 
     def append(self, block: bytes) -> None:
-        """See Appender: write, sync, and only then look at the fence; but one who cannot write may be deposed just as well."""
+        """See Appender: write, sync, and look at the fence only after that."""
         try:
             self._write(block)
         except OSError:
+            # One who cannot write may be deposed all the same, and is to know it now.
             with contextlib.suppress(OSError):
                 self._medium.check_fence(self._epoch)
             raise

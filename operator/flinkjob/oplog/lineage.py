@@ -55,7 +55,6 @@ def trace(medium: Medium, *, after_lsn: int | None, below_epoch: int | None = No
     """
     segments = [s for s in medium.segments() if below_epoch is None or s.epoch < below_epoch]
     epochs = {epoch: tuple(group) for epoch, group in groupby(segments, key=lambda segment: segment.epoch)}
-    target = 1 if after_lsn is None else after_lsn + 1
     path: list[Stretch] = []
     in_vain: list[Segment] = []
     head: Block | None = None
@@ -63,36 +62,33 @@ def trace(medium: Medium, *, after_lsn: int | None, below_epoch: int | None = No
         if head is not None and epoch < head.header.previous_epoch:
             break
         limit = None if head is None else head.header.first_lsn
-        candidate = None
+        candidate, needed = None, epochs[epoch]
         if head is None or epoch == head.header.previous_epoch:
-            candidate = first_block(medium, epochs[epoch], after_lsn=after_lsn or 0)
+            if after_lsn is not None:
+                needed = _without_covered(medium, needed, after_lsn)
+            candidate = first_block(medium, needed, after_lsn=after_lsn or 0)
         if candidate is None or (limit is not None and candidate.header.first_lsn >= limit):
             in_vain.extend(epochs[epoch])
             continue
         head = candidate
-        path.append(Stretch(epoch, epochs[epoch], limit))
-        if head.header.first_lsn <= target or head.header.previous_epoch == epoch:
+        path.append(Stretch(epoch, needed, limit))
+        if head.header.first_lsn <= (after_lsn or 0) + 1 or head.header.previous_epoch == epoch:
             break
-    if head is not None and head.header.first_lsn > target and after_lsn is not None:
-        raise _beginning_missing(head, target)
-    if path and after_lsn is not None:
-        path[-1] = _without_covered(medium, path[-1], after_lsn)
+    if head is not None and after_lsn is not None and head.header.first_lsn > after_lsn + 1:
+        raise _beginning_missing(head, after_lsn + 1)
     return Lineage(tuple(reversed(path)), tuple(reversed(in_vain)))
 
 
 def _beginning_missing(head: Block, target: int) -> CorruptedLog:
     first = head.header.first_lsn
-    return damaged(
-        head.place,
-        first,
-        f"the log goes on here, but LSN {target} to {first - 1} are missing, of epoch {head.header.previous_epoch}",
-    )
+    missing = f"LSN {target} to {first - 1} are missing, of epoch {head.header.previous_epoch}"
+    return damaged(head.place, first, f"the log goes on here, but {missing}")
 
 
-def _without_covered(medium: Medium, stretch: Stretch, after_lsn: int) -> Stretch:
-    """Leave out the segments before the last one that begins at ``after_lsn`` or earlier: a snapshot covers them."""
-    for index in range(len(stretch.segments) - 1, 0, -1):
-        first = first_block(medium, stretch.segments[index : index + 1], after_lsn=after_lsn)
+def _without_covered(medium: Medium, segments: tuple[Segment, ...], after_lsn: int) -> tuple[Segment, ...]:
+    """Leave out the segments of an epoch before the last one that begins at ``after_lsn`` or earlier: they are not needed."""
+    for index in range(len(segments) - 1, 0, -1):
+        first = first_block(medium, segments[index : index + 1], after_lsn=after_lsn)
         if first is not None and first.header.first_lsn <= after_lsn + 1:
-            return Stretch(stretch.epoch, stretch.segments[index:], stretch.limit)
-    return stretch
+            return segments[index:]
+    return segments

@@ -18,10 +18,11 @@ def describe_failure(error: BaseException) -> str:
         return cut(str(error), MAX_CAUSE_BYTES)
     text = cut(one_line(error), MAX_CAUSE_BYTES // 2)
     # An InvalidInput about a module that fails to load has that module's exception as its cause.
-    source = error.__cause__ if isinstance(error, FlinkJobError) and error.__cause__ is not None else error
+    known = isinstance(error, FlinkJobError)
+    source = error.__cause__ if known and error.__cause__ is not None else error
     kept: list[str] = []
     room = MAX_CAUSE_BYTES - len(text.encode())
-    for line in reversed(_calls(source)):
+    for line in reversed(_calls(source, known=known)):
         room -= len(line.encode()) + 1
         if room < 0:
             break
@@ -51,13 +52,13 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _calls(error: BaseException) -> list[str]:
+def _calls(error: BaseException, *, known: bool) -> list[str]:
     """The calls from the task's own code on, the outermost first."""
     import traceback  # only failures need it, and a worker process is to start fast
 
     calls = list(traceback.walk_tb(error.__traceback__))
     theirs = list(dropwhile(_is_ours, calls))
-    if not theirs and not isinstance(error, FlinkJobError):
+    if not theirs and not known:
         theirs = calls  # a fault of this program: there is nothing else to show
     summary = traceback.StackSummary.extract(iter(theirs))
     return [_printable(f"  {call.filename}:{call.lineno} in {call.name}: {call.line}") for call in summary]

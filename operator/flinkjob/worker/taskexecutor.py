@@ -367,7 +367,7 @@ class TaskExecutor:
             id = self._queue.popleft()
             attempt = self._attempts.get(id)
             # A queued attempt that was cancelled left its place in the queue behind.
-            if attempt is not None and attempt.slot is None:
+            if attempt is not None:
                 attempt.slot = self._free.pop()
                 self.slots[attempt.slot] = id
                 effects.append(ev.StartAttempt(attempt.slot, attempt.deployment))

@@ -1,0 +1,154 @@
+"""Speed and memory of the core without processes: the log, the replay, the graph, the JobMaster's decisions."""
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from flinkjob.api.errors import StorageError
+from flinkjob.api.job import TaskSpec, VertexSpec
+from flinkjob.graph import operations as ops
+from flinkjob.graph.executiongraph import ExecutionGraph
+from flinkjob.graph.jobgraph import JobGraph
+from flinkjob.graph.states import ExecutionState
+from flinkjob.jobmaster import events as ev
+from flinkjob.jobmaster.master import JobMaster, JobMasterOptions
+from flinkjob.jobmaster.restart import NoRestart
+from flinkjob.oplog.log import OperationLog
+from flinkjob.oplog.storage import JobStorage
+from flinkjob.worker.protocol import Deploy, Report
+
+MAX_PARALLELISM = 32_768
+NOW = 1_764_000_000_000
+
+
+def job_of(tasks: int) -> JobGraph:
+    """A job of that many independent tasks."""
+    vertices = []
+    while tasks:
+        parallelism = min(tasks, MAX_PARALLELISM)
+        name = f"v{len(vertices)}"
+        vertices.append(VertexSpec(name=name, parallelism=parallelism, task=TaskSpec(command=("true",))))
+        tasks -= parallelism
+    return JobGraph.build(job_id="0" * 32, name="bench", vertices=vertices)
+
+
+def life(job: JobGraph) -> Iterator[ops.Operation]:
+    """The operations of a job in which every task is deployed, runs and finishes."""
+    yield ops.EpochStarted(1, "bench", NOW)
+    yield ops.JobStatusChanged(ops.JobStatus.RUNNING, NOW)
+    yield ops.TaskManagerRegistered("tm", "here", 8, NOW)
+    partition = ops.ResultPartition(65_536, 1_000, 0xCAFEBABE)
+    for vertex in job.vertices:
+        for subtask in range(vertex.parallelism):
+            at = NOW + subtask
+            yield ops.TaskDeploying(vertex.index, subtask, 0, 0, at)
+            yield ops.TaskStateChanged(vertex.index, subtask, 0, ExecutionState.RUNNING, at)
+            yield ops.TaskFinished(vertex.index, subtask, 0, at, partition)
+
+
+def log(operations: int) -> dict[str, float]:
+    """Append real operations to a log on local disk until they are durable, then replay them into a graph."""
+    job = job_of(operations // 3)
+    written = list(life(job))
+    with tempfile.TemporaryDirectory() as directory:
+        storage = JobStorage(directory)
+        append_s = asyncio.run(_append(storage, written))
+        size = sum(path.stat().st_size for path in Path(directory).glob("oplog/*.log"))
+        began = time.perf_counter()
+        replay = OperationLog.open(storage, "successor").replay()
+        graph = ExecutionGraph(job)
+        for block in replay:
+            graph.apply_all(block)
+        replay_s = time.perf_counter() - began
+    if graph.count(ExecutionState.FINISHED) != job.total_tasks:
+        raise RuntimeError("the replayed graph is not the one that was logged")
+    return {
+        "log_append_ops_per_s": len(written) / append_s,
+        "replay_ops_per_s": len(written) / replay_s,
+        "log_bytes_per_task": size / job.total_tasks,
+    }
+
+
+async def _append(storage: JobStorage, written: list[ops.Operation]) -> float:
+    opened = OperationLog.open(storage, "bench")
+    for _ in opened.replay():
+        pass
+
+    def failed(error: StorageError) -> None:
+        raise error
+
+    writer = opened.writer(on_durable=lambda lsn: None, on_failed=failed)
+    began = time.perf_counter()
+    for start in range(0, len(written), 1000):
+        writer.append(written[start : start + 1000])
+        if writer.lag > 50_000:
+            await writer.wait_durable(writer.last_lsn - 25_000)
+    await writer.wait_durable(writer.last_lsn)
+    elapsed = time.perf_counter() - began
+    await writer.close()
+    return elapsed
+
+
+def decide(tasks: int, *, slots: int = 64) -> float:
+    """Seconds in which a JobMaster takes a job from its start to its end, with a TaskManager that ends every task at once."""
+    job = job_of(tasks)
+    master = JobMaster(ExecutionGraph(job), JobMasterOptions(60_000, 50_000, NoRestart()))
+    began = time.perf_counter()
+    decision = master.start(epoch=1, leader="bench", now=NOW)
+    decision = master.handle(ev.TaskManagerConnected("tm", "here", slots, ()), NOW)
+    while not master.graph.status.terminal:
+        deployed = [
+            deployment.attempt
+            for effect in decision.effects
+            if isinstance(effect, ev.Send) and isinstance(effect.message, Deploy)
+            for deployment in effect.message.deployments
+        ]
+        running = tuple(Report(attempt, ExecutionState.RUNNING) for attempt in deployed)
+        finished = tuple(Report(attempt, ExecutionState.FINISHED) for attempt in deployed)
+        ops.encode_operations(master.handle(ev.TasksReported("tm", running), NOW).operations)
+        decision = master.handle(ev.TasksReported("tm", finished), NOW)
+        ops.encode_operations(decision.operations)
+    return time.perf_counter() - began
+
+
+def scaling() -> dict[str, float]:
+    """What a task costs the JobMaster in a job of 100,000 tasks, against one of 1,000."""
+    small = min(decide(1_000) for _ in range(9)) / 1_000
+    large = min(decide(100_000) for _ in range(2)) / 100_000
+    return {
+        "cost_per_task_us_1k": small * 1e6,
+        "cost_per_task_us_100k": large * 1e6,
+        "cost_per_task_100k_over_1k": large / small,
+    }
+
+
+def memory() -> dict[str, float]:
+    """Peak memory of a process that takes a graph of a million subtasks through its life, with a JobManager's modules loaded."""
+    child = subprocess.run(
+        [sys.executable, __file__, "memory"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    )
+    values: dict[str, float] = json.loads(child.stdout)
+    return values
+
+
+def _memory() -> dict[str, float]:
+    import flinkjob.jobmanager.process  # noqa: F401  # its weight counts
+
+    decide(1_000_000, slots=1024)
+    return {"graph_1m_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+BENCHMARKS: dict[str, Callable[[], dict[str, float]]] = {
+    "log": lambda: log(1_000_000),
+    "scaling": scaling,
+    "memory": memory,
+}
+
+if __name__ == "__main__":
+    json.dump(_memory(), sys.stdout)
