@@ -5,7 +5,7 @@ READY := .venv/.ready
 DEMO := .demo
 JOBS ?= auto
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint bench lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -36,6 +36,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check operator tests examples
 	$(BIN)/mypy operator/flinkjob examples/wordcount/wordcount.py
 	$(BIN)/lint-imports
+
+# Takes some minutes; `make bench PEERS=--peers` also runs Dask and Ray. Writes benchmarks/results.json and docs/benchmarks.md.
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py $(PEERS)
 
 # Renews the lock; needs uv.
 lock:

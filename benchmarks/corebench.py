@@ -129,7 +129,7 @@ def scaling() -> dict[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """Peak memory of a process that takes a graph of a million subtasks through its life, with a JobManager's modules loaded."""
+    """Peak memory of a process with a JobManager's modules that takes a million subtasks through their lives."""
     child = subprocess.run(
         [sys.executable, __file__, "memory"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
     )

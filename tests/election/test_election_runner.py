@@ -136,6 +136,7 @@ def test_a_lease_emptied_from_outside_goes_over_at_once() -> None:
 def test_releasing_frees_also_what_was_just_being_written() -> None:
     async def scenario() -> None:
         store = MemoryStore()
+        store.writing_takes = 1.0
         first = Candidate("first", store)
         while not any(call == "write" for _, call in store.calls):
             await asyncio.sleep(0.001)

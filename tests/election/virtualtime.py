@@ -52,6 +52,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.record: LeaseRecord | None = None
         self.mode = "ok"
+        self.writing_takes = 0.01
         self.calls: list[tuple[float, str]] = []
         self.touched = asyncio.Event()
 
@@ -89,7 +90,7 @@ class MemoryStore:
 
     async def _behave(self, call: str) -> None:
         self.calls.append((now(), call))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self.writing_takes if call == "write" else 0.01)
         if self.mode == "fail":
             raise LeaseError("the store is out of order")
         while self.mode == "hang":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from local.clusters import GatedJob, Run
+from .clusters import GatedJob, Run
 
 Start = Callable[..., Run]
 

@@ -32,14 +32,23 @@ def _plain(value: Any) -> Any:
 def in_words(operation: ops.Operation, job_graph: JobGraph) -> str:
     """The operation as a sentence for people."""
     at = getattr(operation, "at", None) or getattr(operation, "decided_at", None)
-    time = datetime.fromtimestamp(at / 1000, UTC).strftime("%H:%M:%S.%f")[:-3] + " " if at else ""
-    return time + _sentence(operation, job_graph)
+    return (_time(at) + " " if at else "") + _sentence(operation, job_graph)
+
+
+def _time(at: int) -> str:
+    try:
+        return datetime.fromtimestamp(at / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    except (OverflowError, ValueError, OSError):
+        return f"{at} ms"
 
 
 def _sentence(operation: ops.Operation, job_graph: JobGraph) -> str:
-    def task(vertex: int, subtask: int) -> str:
+    def name(vertex: int) -> str:
         known = 0 <= vertex < len(job_graph.vertices)
-        return f"{job_graph.vertices[vertex].name if known else f'vertex {vertex}'}[{subtask}]"
+        return job_graph.vertices[vertex].name if known else f"vertex {vertex}"
+
+    def task(vertex: int, subtask: int) -> str:
+        return f"{name(vertex)}[{subtask}]"
 
     match operation:
         case ops.EpochStarted(epoch, leader):
@@ -51,7 +60,7 @@ def _sentence(operation: ops.Operation, job_graph: JobGraph) -> str:
         case ops.TaskManagerRemoved(taskmanager, cause):
             return f"TaskManager number {taskmanager} is removed: {cause}"
         case ops.SplitsCreated(vertex, splits):
-            return f"{job_graph.vertices[vertex].name} has {len(splits)} splits"
+            return f"{name(vertex)} has {len(splits)} splits"
         case ops.SplitsAssigned(vertex, subtask, first, count):
             last = f" to {first + count - 1}" if count > 1 else ""
             return f"{task(vertex, subtask)} is given split {first}{last}"

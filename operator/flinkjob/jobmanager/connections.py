@@ -5,8 +5,9 @@ the leader, if it knows one. Nonsense closes the connection and nothing else.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -21,6 +22,9 @@ from flinkjob.rpc.connection import GOING_AWAY, PROTOCOL_ERROR, Connection
 from flinkjob.worker import protocol as msg
 
 logger = logging.getLogger(__name__)
+
+HOLD_TIMEOUT = 0.25
+"""Seconds for which a TaskManager that has just lost its leader is kept waiting for the next one, rather than sent away."""
 
 REGISTRATION_TIMEOUT = 10.0
 """Seconds in which a new connection has to say who it is."""
@@ -43,6 +47,7 @@ class Connections:
         self._clock = clock
         self._by_id: dict[str, Connected] = {}
         self._term: Term | None = None
+        self._led = asyncio.Event()
 
     def __iter__(self) -> Iterator[Connected]:
         return iter(self._by_id.values())
@@ -50,6 +55,8 @@ class Connections:
     def lead(self, term: Term | None) -> None:
         """From now on connections belong to this term; None: to nobody, and those there are are closed."""
         self._term = term
+        self._led.set()
+        self._led = asyncio.Event()
         if term is None:
             for connected in list(self._by_id.values()):
                 connected.connection.abort()
@@ -61,23 +68,26 @@ class Connections:
         if connected is not None:
             connected.connection.send(message)
 
-    async def serve(self, socket: web.WebSocketResponse, peer: str, leader: str) -> None:
+    async def serve(self, socket: web.WebSocketResponse, peer: str, leader: Callable[[], str]) -> None:
         """Serve one connection to its end.
 
         Args:
             socket: the open WebSocket.
             peer: the address that it comes from.
-            leader: the leader's address, as far as is known, for those that are refused.
+            leader: gives the leader's address, as far as is known.
         """
         connection = Connection(socket, decode_from_taskmanager)
         connected: Connected | None = None
-        term = self._term
+        term: Term | None = None
         batches = aiter(connection)
         try:
             async with asyncio.timeout(REGISTRATION_TIMEOUT):
                 first = await anext(batches, None)
             if first is not None:
-                connected = self._register(connection, first, peer, leader)
+                register = _registration(first)
+                await self._hold(register, leader)
+                term = self._term
+                connected = self._register(connection, register, peer, leader())
             if connected is not None and term is not None:
                 await self._listen(term, connected, batches)
         except ProtocolViolation as error:
@@ -107,12 +117,16 @@ class Connections:
         if connected.connection.close_code == GOING_AWAY:
             term.dispatch(ev.TaskManagerGone(connected.id, "it was stopped"))
 
+    async def _hold(self, register: msg.Register, leader: Callable[[], str]) -> None:
+        """Wait a moment for the next leader where none is known, or only the one that was lost: it may well be this one."""
+        if self._term is None and leader() in ("", register.lost):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOLD_TIMEOUT):
+                    await self._led.wait()
+
     def _register(
-        self, connection: Connection[msg.FromTaskManager], batch: list[msg.FromTaskManager], peer: str, leader: str
+        self, connection: Connection[msg.FromTaskManager], register: msg.Register, peer: str, leader: str
     ) -> Connected | None:
-        register = batch[0] if batch else None
-        if not isinstance(register, msg.Register) or len(batch) > 1:
-            raise ProtocolViolation("a connection begins with one Register")
         term = self._term
         refusal = ""
         if term is None or term.master is None:
@@ -156,6 +170,13 @@ class Connections:
             connected.connection.abort()
             if self._term is not None:
                 self._term.dispatch(ev.TaskManagerGone(connected.id, f"no heartbeat for {timeout_ms / 1000:g} s"))
+
+
+def _registration(batch: list[msg.FromTaskManager]) -> msg.Register:
+    register = batch[0] if batch else None
+    if not isinstance(register, msg.Register) or len(batch) > 1:
+        raise ProtocolViolation("a connection begins with one Register")
+    return register
 
 
 def _registered(term: Term) -> msg.Registered:

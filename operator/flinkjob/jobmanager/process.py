@@ -199,7 +199,7 @@ class JobManager:
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         socket = server_socket()
         await socket.prepare(request)
-        await self._connections.serve(socket, request.remote or "?", self.leader_address())
+        await self._connections.serve(socket, request.remote or "?", self.leader_address)
         return socket
 
     # What the REST API asks

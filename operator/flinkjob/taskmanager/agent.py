@@ -62,6 +62,7 @@ class Agent:
         self._timer_at = 0
         self._over: asyncio.Future[int] = self._loop.create_future()
         self._farewell = ""
+        self._leader = ""
 
     async def run(self, session: aiohttp.ClientSession) -> int:
         """Serve until the core says that it is over; returns the exit code."""
@@ -148,7 +149,7 @@ class Agent:
         self._connection, self._outbox = connection, Outbox(connection.send)
         code, reason = PROTOCOL_ERROR, ""
         try:
-            self.feed(ev.Connected())
+            self.feed(ev.Connected(self._leader))
             async for batch in connection:
                 for message in batch:
                     self._hear(message, address)
@@ -169,6 +170,7 @@ class Agent:
         registered = self._executor.registered
         if registered is not None and registered is not known:
             self._dialer.registered()
+            self._leader = address
             logger.info("registered with %s, which leads epoch %d", address, registered.epoch)
             setup = Setup(registered.job_graph, registered.storage)
             # Processes are told of a job only when it is another one: the same object is not sent again.

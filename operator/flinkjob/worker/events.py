@@ -72,7 +72,9 @@ class ProcessDied(msgspec.Struct, frozen=True):
 
 
 class Connected(msgspec.Struct, frozen=True):
-    """A connection to a JobManager is open; nothing has been said yet."""
+    """A connection to a JobManager is open; nothing has been said yet. ``lost``: the address of the leader before."""
+
+    lost: str = ""
 
 
 class ConnectionLost(msgspec.Struct, frozen=True):

@@ -47,7 +47,11 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Register(msgspec.Struct, array_like=True, frozen=True, tag="register"):
-    """The first message of a connection: who it is and *all* that it has."""
+    """The first message of a connection: who it is and *all* that it has.
+
+    ``lost`` is the address of the leader that it was last connected to: a standby that still takes that one for the leader
+    knows by it that there will soon be another.
+    """
 
     version: int
     job: str
@@ -55,6 +59,7 @@ class Register(msgspec.Struct, array_like=True, frozen=True, tag="register"):
     address: str
     slots: int
     reports: tuple[Report, ...]
+    lost: str = ""
 
 
 class Reports(msgspec.Struct, array_like=True, frozen=True, tag="reports"):

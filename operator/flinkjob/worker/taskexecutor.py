@@ -148,11 +148,14 @@ class TaskExecutor:
 
     # The connection
 
-    def _connected(self, _: ev.Connected, now: int, effects: list[ev.Effect]) -> None:
+    def _connected(self, event: ev.Connected, now: int, effects: list[ev.Effect]) -> None:
         self.link = Link.REGISTERING
         self._heard_at = now
         self._untold.clear()
-        register = msg.Register(msg.PROTOCOL_VERSION, self.job, self.id, self.address, len(self.slots), self.reports)
+        slots = len(self.slots)
+        register = msg.Register(
+            msg.PROTOCOL_VERSION, self.job, self.id, self.address, slots, self.reports, lost=event.lost
+        )
         effects.append(ev.Send(register))
 
     def _connection_lost(self, _: ev.ConnectionLost, now: int, effects: list[ev.Effect]) -> None:

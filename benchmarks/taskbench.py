@@ -1,0 +1,56 @@
+"""No-op tasks through a real local cluster: processes, connections, the log, everything but work."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+TASKS = 30_000
+SLOTS = 16
+RUNS = 5
+
+MANIFEST = """
+apiVersion: flinkjob.io/v1alpha1
+kind: FlinkJob
+metadata: {name: noop}
+spec:
+  taskManager: {replicas: 2}
+  job:
+    vertices:
+      - {name: noop, parallelism: %d, task: {python: "noop:noop"}}
+"""
+
+
+def _run(directory: Path, store: str) -> float:
+    """Tasks a second, from the start of the job to its end."""
+    command = [sys.executable, "-m", "flinkjob", "run", str(directory / "noop.yaml"), "--output", "json"]
+    command += ["--slots", str(SLOTS), "--set", f"jobmanager.failover.operation-log-store={store}"]
+    child = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    report = json.loads(child.stdout)
+    return float(report["tasks"]["finished"] / (report["job"]["duration_ms"] / 1000))
+
+
+def tasks() -> dict[str, Any]:
+    """With the log and without it, in turn, so that both see the same machine."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "noop.yaml").write_text(MANIFEST % TASKS)
+        (directory / "noop.py").write_text("def noop(context):\n    pass\n")
+        _run(directory, "none")
+        with_log, without = [], []
+        for _ in range(RUNS):
+            with_log.append(_run(directory, "filesystem"))
+            without.append(_run(directory, "none"))
+    return {
+        "noop_tasks": TASKS,
+        "noop_tasks_per_s": round(statistics.median(with_log)),
+        "noop_tasks_per_s_runs": [round(one) for one in with_log],
+        "noop_tasks_per_s_without_log": round(statistics.median(without)),
+        "noop_tasks_per_s_without_log_runs": [round(one) for one in without],
+        "noop_with_log_over_without": round(
+            statistics.median(a / b for a, b in zip(with_log, without, strict=True)), 3
+        ),
+    }
