@@ -148,7 +148,44 @@ def test_damaged_bytes_are_refused_or_a_graph(data: st.DataObject) -> None:
         graph = JobGraph.decode(bytes(stored))
     except InvalidJobGraph:
         return
-    assert graph.total_tasks > 0
+    for index, job_vertex in enumerate(graph.vertices):
+        assert all(graph.vertices[edge.source].index < index for edge in job_vertex.inputs)
+        assert all(edge.count > 0 for edge in graph.output_edges(index))
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "message"),
+    [
+        (1, {"index": 2}, r"damaged at vertices\[1\], 'count'"),
+        (1, {"parallelism": 0}, r"damaged at vertices\[1\], 'count'"),
+        (1, {"inputs": ()}, "do not fit together"),
+        (1, {"outputs": ((2, 1),)}, "do not fit together"),
+        (1, {"outputs": ((7, 0),)}, "do not fit together"),
+    ],
+)
+def test_a_stored_graph_whose_indexes_lead_nowhere_is_refused(
+    number: int, changes: dict[str, object], message: str
+) -> None:
+    graph = word_count()
+    vertices = list(graph.vertices)
+    vertices[number] = msgspec.structs.replace(vertices[number], **changes)
+    with pytest.raises(InvalidJobGraph, match=message):
+        JobGraph.decode(msgspec.structs.replace(graph, vertices=tuple(vertices)).encode())
+
+
+@pytest.mark.parametrize("source", [1, 2, -1, 99])
+def test_a_stored_edge_that_does_not_lead_upwards_is_refused(source: int) -> None:
+    graph = word_count()
+    vertices = list(graph.vertices)
+    edge = msgspec.structs.replace(vertices[1].inputs[0], source=source)
+    vertices[1] = msgspec.structs.replace(vertices[1], inputs=(edge,))
+    with pytest.raises(InvalidJobGraph, match=r"damaged at vertices\[1\], 'count'"):
+        JobGraph.decode(msgspec.structs.replace(graph, vertices=tuple(vertices)).encode())
+
+
+def test_a_stored_graph_without_vertices_is_refused() -> None:
+    with pytest.raises(InvalidJobGraph, match="do not fit together"):
+        JobGraph.decode(JobGraph(JOB_ID, "job", ()).encode())
 
 
 def test_the_builder_makes_the_same_graph_as_a_declaration() -> None:

@@ -116,6 +116,11 @@ class Bench:
         """What a TaskManager says of the present attempt."""
         return Report(self.attempt(vertex, subtask), state, ResultPartition(size, size, size))
 
+    @property
+    def status(self) -> str:
+        """The name of the job's state."""
+        return self.graph.status.name
+
     def state(self, vertex: int, subtask: int = 0) -> str:
         """The name of the present attempt's state."""
         return self.graph.state_of(TaskId(vertex, subtask)).name

@@ -46,7 +46,9 @@ def diamond(parallelism: int = 2) -> JobGraph:
 def chain(parallelism: int = 2) -> JobGraph:
     """Forward edges only: each subtask has a line of its own."""
     return job(
-        vertex("a", parallelism), vertex("b", parallelism, reads={"a": FORWARD}), vertex("c", parallelism, reads={"b": FORWARD})
+        vertex("a", parallelism),
+        vertex("b", parallelism, reads={"a": FORWARD}),
+        vertex("c", parallelism, reads={"b": FORWARD}),
     )
 
 

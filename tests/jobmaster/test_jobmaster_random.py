@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flinkjob.api.job import Partitioner
 from flinkjob.graph.states import JobStatus
 from flinkjob.jobmaster.restart import ExponentialDelay, FixedDelay
 
@@ -18,7 +19,6 @@ EXPONENTIAL = ExponentialDelay(
     initial_backoff=100, max_backoff=5000, multiplier=2.0, reset_threshold=10_000, jitter_factor=0.2, attempts=10**6
 )
 BLOCKS = pytest.mark.parametrize("block", range(4))
-TERMINAL = {JobStatus.FINISHED, JobStatus.CANCELED, JobStatus.FAILED}
 
 
 def seeds(block: int, count: int) -> range:
@@ -80,12 +80,12 @@ def test_a_small_budget_is_kept_and_the_job_ends_this_way_or_the_other() -> None
     seed=st.integers(0, 2**32),
 )
 def test_jobs_of_any_shape_on_any_taskmanagers_finish(
-    sizes: tuple[int, ...], edges: tuple[object, ...], slots: list[int], full: bool, rate: float, seed: int
+    sizes: tuple[int, ...], edges: tuple[Partitioner, ...], slots: list[int], full: bool, rate: float, seed: int
 ) -> None:
     names = ("a", "b", "c", "d")
     vertices = [vertex("a", sizes[0], splits=bool(seed % 2)), vertex("b", sizes[1])]
     for number, sources in ((2, (0, 1)), (3, (2, 0))):
-        reads = {}
+        reads: dict[str, Partitioner] = {}
         for source in sources:
             wanted = edges[number - 2 + source]
             possible = wanted is not FORWARD or sizes[source] == sizes[number]

@@ -17,7 +17,7 @@ from flinkjob.api.errors import ProtocolViolation
 from flinkjob.graph import operations as ops
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.jobgraph import JobGraph
-from flinkjob.graph.states import ExecutionState, JobStatus
+from flinkjob.graph.states import JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
 from flinkjob.jobmaster.master import JobMaster, JobMasterOptions
@@ -106,7 +106,6 @@ class World:
         self.doomed: Counter[TaskId] = Counter()
         self.lost: set[TaskId] = set()
         self.durable_deployments: set[tuple[int, int, int]] = set()
-        self.durable_ends: set[tuple[int, int, int]] = set()
         self.history: list[str] = [f"seed {seed}"]
 
     # What a TaskManager needs
@@ -117,7 +116,9 @@ class World:
         self.inputs_read[attempt] = [
             (edge.source, partition.subtask, partition.attempt)
             for edge, partitions in zip(
-                self.job_graph.vertices[attempt.vertex].inputs, taskmanager.attempts[attempt].deployment.inputs, strict=True
+                self.job_graph.vertices[attempt.vertex].inputs,
+                taskmanager.attempts[attempt].deployment.inputs,
+                strict=True,
             )
             for partition in partitions
         ]
@@ -209,10 +210,6 @@ class World:
         for op in operations:
             if isinstance(op, ops.TaskDeploying):
                 self.durable_deployments.add((op.vertex, op.subtask, op.attempt))
-            elif isinstance(op, ops.TaskFinished | ops.TaskFailed):
-                self.durable_ends.add((op.vertex, op.subtask, op.attempt))
-            elif isinstance(op, ops.TaskStateChanged) and op.state is ExecutionState.CANCELED:
-                self.durable_ends.add((op.vertex, op.subtask, op.attempt))
 
     def _release(self, leader: Leader) -> None:
         while leader.held and leader.held[0][0] <= self.durable:

@@ -339,6 +339,28 @@ async def test_closing_writes_what_has_been_appended(medium: AppendMedium) -> No
         writer.append(ops(6, 1))
 
 
+async def test_an_abandoned_writer_tells_nobody_and_does_not_go_on_trying(
+    medium: AppendMedium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome, time = Outcome(), Time()
+    writer = open_writer(medium, outcome, time)
+    failing_sync(monkeypatch)
+    abandoned = asyncio.Event()
+
+    def on_pause() -> None:
+        writer.abandon()
+        abandoned.set()
+
+    time.on_pause = on_pause
+    writer.append(ops(1, 3))
+    await abandoned.wait()
+    await writer._task
+    assert len(time.pauses) == 1
+    assert (outcome.durable, outcome.failures) == ([], [])
+    with pytest.raises(LogUnavailable, match="term is over"):
+        writer.append(ops(4, 1))
+
+
 async def test_something_that_is_no_operation_ends_the_writer_and_not_in_silence(medium: AppendMedium) -> None:
     outcome = Outcome()
     writer = open_writer(medium, outcome)

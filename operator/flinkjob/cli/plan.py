@@ -11,7 +11,7 @@ from flinkjob.api import options as opt
 from flinkjob.api.job import SplitsSpec, TaskSpec
 from flinkjob.cli.common import manifest_argument, module_dir_of, set_option
 from flinkjob.graph.jobgraph import JobGraph
-from flinkjob.jobmanager.job import build_job_graph, read_manifest
+from flinkjob.jobmanager.job import build_job_graph, election_times, read_manifest
 
 
 @click.command(no_args_is_help=True)
@@ -20,9 +20,10 @@ from flinkjob.jobmanager.job import build_job_graph, read_manifest
 def plan(manifest: Path, overrides: dict[str, str]) -> None:
     """Check JOB.yaml and show its vertices, edges and failover regions."""
     job = read_manifest(manifest)
-    configuration = job.spec.configuration.with_overrides(overrides)
-    if configuration.get(opt.STORAGE_DIR) is not None:
-        configuration.validate()
+    # Where the job's state is kept can be said later; all else must fit.
+    configuration = job.spec.configuration.with_defaults({opt.STORAGE_DIR.key: "."}).with_overrides(overrides)
+    configuration.validate()
+    election_times(configuration)
     graph = asyncio.run(build_job_graph(job, module_dir_of(manifest, None)))
     console = Console(soft_wrap=True)
     console.print(_vertices(graph))

@@ -55,8 +55,8 @@ def _sentence(operation: ops.Operation, job_graph: JobGraph) -> str:
             return f"epoch {epoch} begins, {leader} leads"
         case ops.JobStatusChanged(status, _, cause):
             return f"the job is {status.name}" + (f": {cause}" if cause else "")
-        case ops.TaskManagerRegistered(name, address, slots):
-            return f"TaskManager {name} at {address} registers with {slots} slots"
+        case ops.TaskManagerRegistered(taskmanager_id, address, slots):
+            return f"TaskManager {taskmanager_id} at {address} registers with {slots} slots"
         case ops.TaskManagerRemoved(taskmanager, cause):
             return f"TaskManager number {taskmanager} is removed: {cause}"
         case ops.SplitsCreated(vertex, splits):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from flinkjob.api.errors import InvalidJobGraph
+from flinkjob.api.fields import FieldError
 from flinkjob.api.job import Exchange, InputSpec, Partitioner, SplitsSpec, TaskSpec, VertexSpec
 from flinkjob.graph.operations import UNREADABLE
 
@@ -105,17 +106,29 @@ class JobGraph(msgspec.Struct, frozen=True, dict=True):
         """The graph that ``encode`` made.
 
         Raises:
-            InvalidJobGraph: the bytes are none, or of another format version.
+            InvalidJobGraph: the bytes are none, damaged, or of another format version.
         """
         try:
             version, graph = msgspec.msgpack.decode(data, type=tuple[int, JobGraph])
-        except UNREADABLE as error:
+        except (*UNREADABLE, FieldError) as error:
             raise InvalidJobGraph(f"the stored JobGraph cannot be read: {error}") from None
         if version != FORMAT_VERSION:
             raise InvalidJobGraph(
                 f"the stored JobGraph has format version {version}; this program reads {FORMAT_VERSION}"
             )
+        graph._check_indexes()
         return graph
+
+    def _check_indexes(self) -> None:
+        """Everybody relies on the indexes that a stored graph has resolved."""
+        outputs: list[list[tuple[int, int]]] = [[] for _ in self.vertices]
+        for index, vertex in enumerate(self.vertices):
+            if vertex.index != index or vertex.parallelism < 1 or not all(0 <= e.source < index for e in vertex.inputs):
+                raise InvalidJobGraph(f"the stored JobGraph is damaged at vertices[{index}], {vertex.name!r}")
+            for number, edge in enumerate(vertex.inputs):
+                outputs[edge.source].append((index, number))
+        if not self.vertices or [tuple(edges) for edges in outputs] != [vertex.outputs for vertex in self.vertices]:
+            raise InvalidJobGraph("the stored JobGraph is damaged: its edges do not fit together")
 
     def output_edges(self, vertex: int) -> tuple[OutputEdge, ...]:
         """How the subtasks of a vertex lay out their partition: the subpartitions of each outgoing edge, one after the other.

@@ -118,7 +118,7 @@ def _check_vertex(vertex: ExecutionJobVertex, taskmanagers: int) -> None:
         not 0 <= taken <= len(vertex.splits or ())
         or sorted(chain.from_iterable(vertex.assigned.values())) != list(range(taken))
         or not all(0 <= subtask < vertex.parallelism for subtask in subtasks)
-        or not all(-1 <= taskmanager < taskmanagers for taskmanager in vertex.taskmanager)
+        or not -1 <= min(vertex.taskmanager) <= max(vertex.taskmanager) < taskmanagers
     ):
         raise IllegalOperation(f"the snapshot of vertex {vertex.job_vertex.name!r} names what is not there")
 

@@ -292,7 +292,8 @@ class JobMaster:
             return
         answer = self.options.restart_strategy.on_failure(self.graph.restart_state, self._now, self._jitter())
         if answer is None:
-            self._fail_job(f"{cause} (and the restart strategy allows no further restart)")
+            names = ", ".join(self.name(task) for task in sorted({*failed, *lost})[:3])
+            self._fail_job(f"{names} failed, and the restart strategy allows no further restart: {cause}")
             return
         state, delay = answer
         tasks = full_restart(self.graph) if self.options.restart_all else region_restart(self.graph, failed, lost)

@@ -70,7 +70,7 @@ class ReadyQueue:
         return True
 
     def _created(self, vertex: int) -> Iterator[int]:
-        """The CREATED subtasks, looked for as they are wanted; ``find`` skips the others a hundred times faster than a loop."""
+        """The CREATED subtasks, looked for as they are wanted; ``find`` skips the others far faster than a loop does."""
         state = self._graph.vertices[vertex].state
         subtask = state.find(_CREATED)
         while subtask >= 0:

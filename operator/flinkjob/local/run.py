@@ -96,6 +96,8 @@ class LocalRun:
             if self.stop.is_set() and not cancelled:
                 cancelled = await monitor.cancel()
             await asyncio.sleep(POLL_INTERVAL)
+        for share in kills:
+            self.observer.note(f"the job ended before the leader could be killed at {share:.0%}")
         return ended
 
     def _seen(self, view: JobView, leader: str) -> None:

@@ -221,6 +221,8 @@ class LogWriter:
         deadline = self._clock() + self._retry_deadline
         pause = FIRST_PAUSE
         while True:
+            if self.failure is not None:
+                raise self.failure
             attempt = self._commits.submit(partial(self._appender.append, block))
             await asyncio.wait({attempt}, timeout=max(0.0, deadline - self._clock()))
             if not attempt.done():
