@@ -104,6 +104,7 @@ def flinkjob(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     """Calls ``flinkjob`` with arguments; there is never a traceback, wherever and whatever it says."""
 
     def call(*arguments: object) -> Answer:
+        monkeypatch.setenv("COLUMNS", "160")
         monkeypatch.setattr(sys, "argv", ["flinkjob", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:

@@ -27,7 +27,7 @@ def check_sentence(err: str, *words: str) -> None:
         # The text
         (MANIFEST, "", ["the text is empty"]),
         (MANIFEST, "a: [", ["line 1", "not valid YAML"]),
-        (MANIFEST, MANIFEST + "---\n" + MANIFEST, ["line 15", "second document"]),
+        (MANIFEST, MANIFEST + "---\n" + MANIFEST, ["line 16", "second document"]),
         (MANIFEST, "- 1\n", ["a mapping", "a list"]),
         (MANIFEST, "\0", ["not valid YAML"]),
         ("kind: FlinkJob\n", "kind: FlinkJob\nkind: FlinkJob\n", ["line 3", "'kind'", "twice"]),
@@ -36,7 +36,7 @@ def check_sentence(err: str, *words: str) -> None:
         ("flinkjob.io/v1alpha1", "flinkjob.io/v9", ["apiVersion", "flinkjob.io/v9", "flinkjob.io/v1alpha1"]),
         ("name: small}", "name: Not A Name}", ["metadata.name", "'Not A Name'", "lower-case"]),
         ("{name: small}", "{}", ["metadata.name", "missing"]),
-        ("  jobManager:", "  jobmanager:", ["spec.jobmanager", "jobManager"]),
+        ("  jobManager:", "  jobmanager:", ["spec: unknown field 'jobmanager'", "did you mean 'jobManager'"]),
         ("jobManager: {replicas: 1}", "jobManager: {replicas: 0}", ["spec.jobManager.replicas", "less than 1"]),
         ("jobManager: {replicas: 1}", "jobManager: {replicas: many}", ["spec.jobManager.replicas", "'many'"]),
         ("taskSlots: 2", "taskSlots: -2", ["spec.taskManager.taskSlots", "-2"]),

@@ -133,6 +133,12 @@ def test_bytes_that_are_no_graph_are_refused(data: bytes) -> None:
         JobGraph.decode(data)
 
 
+def test_a_stored_graph_whose_text_is_damaged_is_refused() -> None:
+    data = word_count().encode().replace(b"tasks:run", b"tasks run")
+    with pytest.raises(InvalidJobGraph, match=r"the stored JobGraph cannot be read: .*module:function"):
+        JobGraph.decode(data)
+
+
 def test_another_format_version_is_refused_and_named() -> None:
     data = msgspec.msgpack.encode((2, word_count()))
     with pytest.raises(InvalidJobGraph, match="has format version 2; this program reads 1"):

@@ -75,6 +75,12 @@ class Running:
     job: Job
     port: int
     stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    async def end(self) -> None:
+        """Stop it, and wait until it has."""
+        self.stop.set()
+        await self.task
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the JobManager does by itself."""
@@ -120,13 +126,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             port, stop = free_port(), asyncio.Event()
             manager = JobManager(job, JobManagerOptions(name, "127.0.0.1", port, f"127.0.0.1:{port}"))
             task = asyncio.create_task(manager.run(stop))
-
-            async def end() -> None:
-                stop.set()
-                await task
-
-            ends.push_async_callback(end)
-            running = Running(manager, job, port, stop)
+            running = Running(manager, job, port, stop, task)
+            ends.push_async_callback(running.end)
             if leads:
                 await running.until(lambda: manager.graph() is not None)
             return running
@@ -160,7 +161,7 @@ async def test_a_running_task_is_continued_by_the_next_leader_without_a_word_to_
         running = [msg.Report(d.attempt, ExecutionState.RUNNING) for d in deploy.deployments]
         peer.connection.send(msg.Reports(tuple(running)))
         await first.until(lambda: (g := first.manager.graph()) is not None and g.count(ExecutionState.RUNNING) == 2)
-    first.stop.set()
+    await first.end()
     second = await start("jm-1")
     async with second.peer() as peer:
         peer.register(*running)
@@ -247,7 +248,7 @@ async def test_a_taskmanager_without_heartbeats_is_lost(start: Start) -> None:
 
 async def test_a_damaged_log_makes_the_leader_wait_for_a_person(start: Start) -> None:
     first = await start("jm-0")
-    first.stop.set()
+    await first.end()
     segment = sorted((Path(first.job.storage.url) / "oplog").glob("*.log"))[0]
     segment.write_bytes(b"\0" * 20 + segment.read_bytes())
     second = await start("jm-1", leads=False)
@@ -260,7 +261,7 @@ async def test_a_damaged_log_makes_the_leader_wait_for_a_person(start: Start) ->
 
 async def test_a_damaged_log_is_set_aside_where_that_is_wanted(start: Start) -> None:
     first = await start("jm-0")
-    first.stop.set()
+    await first.end()
     segment = sorted((Path(first.job.storage.url) / "oplog").glob("*.log"))[0]
     segment.write_bytes(b"\0" * 20 + segment.read_bytes())
     second = await start("jm-1", **{"jobmanager.failover.on-corrupted-log": "restart"})

@@ -100,7 +100,7 @@ async def test_an_enumerator_gives_payloads_or_file_ranges(module_dir: Path) -> 
     ("function", "reason"),
     [
         ("enumerators:broken", "ValueError: no such table: words"),
-        ("enumerators:no_iterable", "must return the splits as an iterable and returned int"),
+        ("enumerators:no_iterable", "must return the splits as an iterable; it returned int"),
         ("enumerators:dies", "ended with code 3"),
         ("enumerators:absent", "absent"),
         ("nowhere:numbers", "nowhere"),

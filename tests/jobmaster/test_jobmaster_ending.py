@@ -170,7 +170,7 @@ def test_a_failure_without_budget_fails_the_job_once_everything_has_stopped() ->
     bench.failed(0, 0)
     assert bench.status == "FAILING"
     assert bench.cancelled() == [AttemptId(1, 0, 1, 0)]
-    cause = "it broke (and the restart strategy allows no further restart)"
+    cause = "producer[0] failed, and the restart strategy allows no further restart: it broke"
     assert bench.graph.status_cause == cause
     assert bench.graph.exceptions[-1].vertex == -1
     bench.failed(0, 1)

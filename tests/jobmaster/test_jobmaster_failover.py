@@ -133,7 +133,9 @@ def test_a_forward_consumer_is_not_deployed_while_its_producer_waits_to_run_agai
     bench.finished(0, 1)
     assert bench.deployed() == [AttemptId(1, 1, 0, 0)]
     bench.failed(1, 0, lost=(0, 0))
-    assert bench.deployed() == [AttemptId(1, 1, 1, 0)], "c[0] was ready before b[1], but what it reads is lost"
+    assert bench.deployed() == [AttemptId(1, 1, 1, 0)]
+    bench.finished(1, 1)
+    assert bench.deployed() == [AttemptId(1, 2, 1, 0)], "c[0] comes before c[1], but what it reads is lost"
 
 
 def test_a_lost_input_that_is_none_of_the_tasks_inputs_is_not_believed() -> None:

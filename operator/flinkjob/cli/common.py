@@ -16,26 +16,32 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 manifest_argument = click.argument("manifest", metavar="JOB.yaml", type=click.Path(path_type=Path))
 
 
+class _KeyValue(click.ParamType[tuple[str, str]]):
+    """``KEY=VALUE`` as a pair."""
+
+    name = "KEY=VALUE"
+    envvar_list_splitter = ";"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """The pair."""
+        key, equals, text = str(value).partition("=")
+        if not equals or not key.strip():
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key.strip(), text.strip()
+
+
 def set_option(function: _F) -> _F:
-    """``--set KEY=VALUE``, any number of them."""
+    """``--set KEY=VALUE``, any number of them; in ``FLINKJOB_SET`` with semicolons between them."""
     return click.option(
         "--set",
         "overrides",
-        metavar="KEY=VALUE",
+        type=_KeyValue(),
         multiple=True,
-        callback=_parse_overrides,
+        callback=lambda ctx, param, pairs: dict(pairs),
+        envvar="FLINKJOB_SET",
+        show_envvar=True,
         help="A Flink option that wins over the manifest's. Can be given several times.",
     )(function)
-
-
-def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    overrides = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key.strip():
-            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
-        overrides[key.strip()] = text.strip()
-    return overrides
 
 
 def module_dir_of(manifest: Path, given: Path | None) -> Path:

@@ -38,7 +38,10 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"auto_envvar_prefix": "FLINKJOB", "max_content_width": 110})
 @click.version_option(package_name="flinkjob-operator")
 def cli() -> None:
-    """Batch jobs that do not notice the death of their JobManager."""
+    """Batch jobs that do not notice the death of their JobManager.
+
+    Each flag can be given as an environment variable too: --port of `flinkjob jobmanager` is FLINKJOB_JOBMANAGER_PORT.
+    """
 
 
 def main() -> None:

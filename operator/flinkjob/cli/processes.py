@@ -21,7 +21,7 @@ from flinkjob.cli.common import (
 
 @click.command(no_args_is_help=True)
 @manifest_argument
-@click.option("--id", "jobmanager_id", help="The JobManager's name, unique in the job.  [default: host name and port]")
+@click.option("--id", help="The JobManager's name, unique in the job.  [default: host name and port]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--address", help="HOST:PORT under which others reach this process.  [default: --host and --port]")
@@ -32,7 +32,7 @@ from flinkjob.cli.common import (
 @set_option
 def jobmanager(
     manifest: Path,
-    jobmanager_id: str | None,
+    id: str | None,
     host: str,
     port: int,
     address: str | None,
@@ -53,7 +53,7 @@ def jobmanager(
     log_to_stderr()
     job = Job(read_manifest(manifest), overrides=overrides, module_dir=module_dir_of(manifest, module_dir), uid=uid)
     options = JobManagerOptions(
-        id=jobmanager_id or f"{socket.gethostname()}-{port}",
+        id=id or f"{socket.gethostname()}-{port}",
         host=host,
         port=port,
         address=address or f"{host}:{port}",
@@ -68,14 +68,14 @@ def jobmanager(
 
 
 @click.command(no_args_is_help=True)
-@click.option("--id", "taskmanager_id", help="The TaskManager's name, unique in the job.  [default: made of the host]")
+@click.option("--id", help="The TaskManager's name, unique in the job.  [default: made of the host]")
 @click.option("--jobmanagers", required=True, metavar="HOST:PORT,...", help="All JobManagers of the job.")
 @click.option("--slots", default=1, show_default=True, type=click.IntRange(1), help="Tasks to run at once.")
 @click.option("--job", default="", help="Serve only the job of this id.")
 @click.option("--module-dir", type=click.Path(path_type=Path), help="Where the tasks' modules are.  [default: .]")
 @click.option("--work-dir", type=click.Path(path_type=Path), help="Scratch space.  [default: a temporary directory]")
 def taskmanager(
-    taskmanager_id: str | None,
+    id: str | None,
     jobmanagers: str,
     slots: int,
     job: str,
@@ -89,7 +89,7 @@ def taskmanager(
     log_to_stderr()
     with tempfile.TemporaryDirectory(prefix="flinkjob-tm-") as scratch:
         options = TaskManagerOptions(
-            id=taskmanager_id or f"{socket.gethostname()}-{os.getpid()}",
+            id=id or f"{socket.gethostname()}-{os.getpid()}",
             jobmanagers=_addresses(jobmanagers),
             job=job,
             slots=slots,

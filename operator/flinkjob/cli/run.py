@@ -16,7 +16,7 @@ from flinkjob.api import options as opt
 from flinkjob.api.flinkjob import FlinkJob
 from flinkjob.cli.common import manifest_argument, module_dir_of, set_option
 from flinkjob.cli.display import Display
-from flinkjob.jobmanager.job import Job, election_times, read_manifest
+from flinkjob.jobmanager.job import Job, read_manifest
 from flinkjob.local.cluster import ClusterOptions
 from flinkjob.local.report import Report
 from flinkjob.local.run import LocalRun
@@ -80,9 +80,6 @@ def run(
         overrides = _with_defaults(declared, overrides, state_dir)
         if slots is not None:
             overrides[opt.NUMBER_OF_TASK_SLOTS.key] = str(slots)
-        configuration = declared.spec.configuration.with_overrides(overrides)
-        configuration.validate()
-        election_times(configuration)
         state = cleanup.enter_context(StateDir(state_dir, declared))
         job = Job(declared, overrides=overrides, module_dir=module_dir, uid=state.uid)
         # Built and stored here, so that what is wrong with it shows at once and claims nothing; the leader finds it.
