@@ -32,9 +32,9 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(READY)
-	$(BIN)/ruff check operator tests examples
-	$(BIN)/ruff format --check operator tests examples
-	$(BIN)/mypy operator/flinkjob examples/wordcount/wordcount.py
+	$(BIN)/ruff check operator tests examples benchmarks
+	$(BIN)/ruff format --check operator tests examples benchmarks
+	$(BIN)/mypy operator/flinkjob tests examples benchmarks
 	$(BIN)/lint-imports
 
 # Takes some minutes; `make bench PEERS=--peers` also runs Dask and Ray. Writes benchmarks/results.json and docs/benchmarks.md.

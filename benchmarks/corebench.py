@@ -15,7 +15,7 @@ from flinkjob.api.job import TaskSpec, VertexSpec
 from flinkjob.graph import operations as ops
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.jobgraph import JobGraph
-from flinkjob.graph.states import ExecutionState
+from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.jobmaster import events as ev
 from flinkjob.jobmaster.master import JobMaster, JobMasterOptions
 from flinkjob.jobmaster.restart import NoRestart
@@ -29,7 +29,7 @@ NOW = 1_764_000_000_000
 
 def job_of(tasks: int) -> JobGraph:
     """A job of that many independent tasks."""
-    vertices = []
+    vertices: list[VertexSpec] = []
     while tasks:
         parallelism = min(tasks, MAX_PARALLELISM)
         name = f"v{len(vertices)}"
@@ -41,7 +41,7 @@ def job_of(tasks: int) -> JobGraph:
 def life(job: JobGraph) -> Iterator[ops.Operation]:
     """The operations of a job in which every task is deployed, runs and finishes."""
     yield ops.EpochStarted(1, "bench", NOW)
-    yield ops.JobStatusChanged(ops.JobStatus.RUNNING, NOW)
+    yield ops.JobStatusChanged(JobStatus.RUNNING, NOW)
     yield ops.TaskManagerRegistered("tm", "here", 8, NOW)
     partition = ops.ResultPartition(65_536, 1_000, 0xCAFEBABE)
     for vertex in job.vertices:

@@ -28,7 +28,7 @@ spec:
         inputs: [{from: numbers, partitioner: rebalance, exchange: blocking}]
 """
 
-MODULE = '''
+MODULE = """
 from flinkjob import JobGraphBuilder
 
 
@@ -79,7 +79,7 @@ def splits_fail(args):
 
 
 NOT_A_FUNCTION = 3
-'''
+"""
 
 
 @dataclass(frozen=True)

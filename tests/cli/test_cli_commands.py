@@ -20,7 +20,13 @@ class TestPlan:
         lines = answer.out.splitlines()
         assert lines[0] == "Job small"
         (numbers,) = (line for line in lines if " numbers " in line and "small:numbers" in line)
-        assert [cell.strip() for cell in numbers.strip("│").split("│")] == ["numbers", "2", "python small:numbers", "-", "2"]
+        assert [cell.strip() for cell in numbers.strip("│").split("│")] == [
+            "numbers",
+            "2",
+            "python small:numbers",
+            "-",
+            "2",
+        ]
         (total,) = (line for line in lines if "small:add" in line)
         assert "numbers (rebalance, blocking)" in total
         assert "3 tasks in 2 vertices; 3 failover regions" in answer.out
@@ -127,7 +133,9 @@ class TestLog:
         segment.write_bytes(data)
         answer = flinkjob("log", command, log)
         assert answer.code == 1
-        (sentence,) = [line for line in (answer.out + answer.err).splitlines() if "damaged: " in line or "Error: " in line]
+        (sentence,) = [
+            line for line in (answer.out + answer.err).splitlines() if "damaged: " in line or "Error: " in line
+        ]
         assert segment.name in sentence
         assert "offset" in sentence
         assert segment.read_bytes() == data
@@ -155,7 +163,7 @@ class TestHelp:
         assert f"Usage: flinkjob {command}" in answer.out
         assert command in flinkjob("--help").out
 
-    @pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["jobmanager"], ["taskmanager"], ["log"]])
+    @pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["jobmanager"], ["log"]])
     def test_a_command_without_what_it_needs_shows_its_help(self, flinkjob: Call, command: list[str]) -> None:
         answer = flinkjob(*command)
         assert (answer.code, answer.out) == (2, "")

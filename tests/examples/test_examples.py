@@ -83,3 +83,15 @@ def test_every_example_is_listed_with_what_it_shows() -> None:
     for name in names:
         assert (EXAMPLES / name / f"{name}.yaml").is_file()
         assert f"({name}/{name}.yaml)" in (EXAMPLES / "README.md").read_text()
+
+
+def test_tutorial_counts_the_words_of_its_text() -> None:
+    words = [
+        word for line in (EXAMPLES / "tutorial" / "text.md").read_text().lower().splitlines() for word in line.split()
+    ]
+    report = run("tutorial")
+    found = dict(line.split("\t")[::-1] for line in report["outputs"]["report"])
+    counts = Counter(words)
+    assert sorted(found.values(), key=int) == [str(count) for _, count in reversed(counts.most_common(5))]
+    assert all(counts[word] == int(number) for word, number in found.items())
+    assert report["accumulators"] == {"words": len(counts)}

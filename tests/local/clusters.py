@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 DEADLINE = 60.0
 """Seconds after which a condition that does not come true is a failure."""
 
-MODULE = '''
+MODULE = """
 import json
 import os
 import time
@@ -44,7 +44,7 @@ def gated(context):
 
 def total(context):
     context.emit(sum(context.read()))
-'''
+"""
 
 MANIFEST = """
 apiVersion: flinkjob.io/v1alpha1

@@ -187,7 +187,9 @@ class TestLookingFromOutside:
         run.running("second", 4, epoch=2)
         # The one that sent questions on answers them now; the one that came back sends them on.
         assert redirect_of(standby["rest"] + path) is None
-        eventually(lambda: redirect_of(dead["rest"] + path) == standby["rest"] + path, "the new standby knows the leader")
+        eventually(
+            lambda: redirect_of(dead["rest"] + path) == standby["rest"] + path, "the new standby knows the leader"
+        )
         assert get(dead["rest"] + path) == {"status": "RUNNING"}
         assert run.finish().code == 0
 

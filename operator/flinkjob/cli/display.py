@@ -6,7 +6,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from flinkjob.local.cluster import Death
 from flinkjob.local.monitor import JobView
 
-
 _KINDS = {"jobmanager": "JobManager", "taskmanager": "TaskManager"}
 
 

@@ -67,7 +67,7 @@ def jobmanager(
     asyncio.run(serve())
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.option("--id", help="The TaskManager's name, unique in the job.  [default: made of the host]")
 @click.option("--jobmanagers", required=True, metavar="HOST:PORT,...", help="All JobManagers of the job.")
 @click.option("--slots", default=1, show_default=True, type=click.IntRange(1), help="Tasks to run at once.")

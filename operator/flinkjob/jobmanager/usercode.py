@@ -1,9 +1,9 @@
 """The user's functions that a JobManager needs, each run once in a process of its own.
 
-An entrypoint builds the JobGraph, an enumerator the input splits; tasks are only looked for. None of them may bring the JobManager down, keep its loop
-from turning or leave modules behind, so a child process calls the function and hands back plain values: the request
-comes as JSON on standard input, the answer goes as JSON to the file named in it, and what the function prints goes to
-standard error.
+An entrypoint builds the JobGraph, an enumerator the input splits; tasks are only looked for. None of them may bring the
+JobManager down, keep its loop from turning or leave modules behind, so a child process calls the function and hands back
+plain values: the request comes as JSON on standard input, the answer goes as JSON to the file named in it, and what the
+function prints goes to standard error.
 """
 
 import asyncio
