@@ -43,7 +43,7 @@ bench: $(READY)
 
 # Renews the lock; needs uv.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+	uv pip compile pyproject.toml --extra dev --extra s3 --extra hdfs --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --quiet --output-file requirements.lock
 
 clean:

@@ -258,7 +258,7 @@ async def _storm(taskmanagers: int) -> dict[str, Any]:
 
 def storm() -> dict[str, Any]:
     """10,000 TaskManagers on one JobManager: how long until all have reconnected and reconciled after a failover."""
-    return asyncio.run(_storm(10_000))
+    return asyncio.run(_storm(int(os.environ.get("STORM", "10000"))))
 
 
 def _rss_mb(pid: int) -> float:

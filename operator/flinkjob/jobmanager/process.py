@@ -34,6 +34,9 @@ from flinkjob.worker.protocol import AttemptId, Progress
 
 logger = logging.getLogger(__name__)
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted: after a failover all TaskManagers come at once."""
+
 PAUSE_BETWEEN_TERMS = 1.0
 """Seconds before a JobManager whose term broke down stands again."""
 
@@ -88,7 +91,7 @@ class JobManager:
         """
         runner = web.AppRunner(self._app(), access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, self._options.host, self._options.port)
+        site = web.TCPSite(runner, self._options.host, self._options.port, backlog=BACKLOG)
         try:
             await site.start()
         except OSError as error:

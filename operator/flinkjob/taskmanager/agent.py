@@ -27,7 +27,11 @@ from flinkjob.worker.taskexecutor import TaskExecutor
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 3.0
-"""Seconds until a JobManager that does not answer is given up: a stopped one still accepts connections."""
+"""Seconds until a JobManager that does not answer is given up: a stopped one still accepts connections.
+
+The time doubles with each round, up to eight times: one that has thousands to answer needs longer, and would be kept from it
+by those that come again and again.
+"""
 
 
 class Agent:
@@ -138,7 +142,7 @@ class Agent:
             address, delay = self._dialer.next(random.random())
             await asyncio.sleep(delay / 1000)
             try:
-                async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT * 2 ** min(self._dialer.rounds, 3)):
                     socket = await client_socket(session, f"{self._scheme}://{address}{TASKMANAGER_PATH}")
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 logger.debug("no JobManager at %s: %s", address, error)

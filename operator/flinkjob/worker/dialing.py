@@ -42,6 +42,11 @@ class Dialer:
         delay = min(MAX_DELAY_MS, FIRST_DELAY_MS << min(rounds - 1, 16))
         return address, round(delay * (0.5 + jitter / 2))
 
+    @property
+    def rounds(self) -> int:
+        """How often all JobManagers have been called in vain."""
+        return self._tries // len(self._addresses)
+
     def refused(self, leader: str) -> None:
         """The JobManager called last does not lead; ``leader`` is who does, as far as it knows ("" if it doesn't)."""
         if leader and not self._hint_spent:
