@@ -17,7 +17,8 @@ from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.jobmaster import events as ev
-from flinkjob.jobmaster.master import JobMaster, JobMasterOptions
+from flinkjob.jobmaster.deciding import JobMasterOptions
+from flinkjob.jobmaster.master import JobMaster
 from flinkjob.jobmaster.restart import NoRestart
 from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.storage import JobStorage

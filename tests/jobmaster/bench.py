@@ -10,7 +10,8 @@ from flinkjob.graph.operations import ResultPartition
 from flinkjob.graph.states import ExecutionState
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
-from flinkjob.jobmaster.master import JobMaster, JobMasterOptions
+from flinkjob.jobmaster.deciding import JobMasterOptions
+from flinkjob.jobmaster.master import JobMaster
 from flinkjob.jobmaster.reconciliation import Replay
 from flinkjob.worker.protocol import AttemptId, Cancel, Deploy, Report
 

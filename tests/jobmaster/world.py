@@ -20,7 +20,8 @@ from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.graph.states import JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
-from flinkjob.jobmaster.master import JobMaster, JobMasterOptions
+from flinkjob.jobmaster.deciding import JobMasterOptions
+from flinkjob.jobmaster.master import JobMaster
 from flinkjob.jobmaster.reconciliation import Replay
 from flinkjob.jobmaster.restart import FixedDelay, RestartStrategy
 from flinkjob.worker.protocol import AttemptId, Cancel, FromJobManager

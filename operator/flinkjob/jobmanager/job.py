@@ -12,7 +12,7 @@ from flinkjob.api.options import Configuration
 from flinkjob.election.elector import ElectionTimes
 from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.jobmanager.usercode import build_vertices, check_functions
-from flinkjob.jobmaster.master import JobMasterOptions
+from flinkjob.jobmaster.deciding import JobMasterOptions
 from flinkjob.jobmaster.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
 from flinkjob.oplog.storage import JobStorage
 

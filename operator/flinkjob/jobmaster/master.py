@@ -8,8 +8,7 @@ The end of each event is ``_advance``, which looks at the graph and does all tha
 event was, so that a leader that died between two operations leaves nothing half done.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from flinkjob.api.errors import ProtocolViolation
 from flinkjob.graph import operations as ops
@@ -17,39 +16,18 @@ from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
-from flinkjob.jobmaster.failover import full_restart, inputs_of, output_needed, region_restart
+from flinkjob.jobmaster.deciding import MAX_CAUSE, Deciding, JobMasterOptions
+from flinkjob.jobmaster.failover import inputs_of, output_needed, region_restart
 from flinkjob.jobmaster.reconciliation import Reconciliation, Replay
-from flinkjob.jobmaster.restart import RestartStrategy
-from flinkjob.jobmaster.scheduling import Scheduler
 from flinkjob.jobmaster.verdicts import Verdict, check_reports, judge
-from flinkjob.jobmaster.workers import Worker, Workers
-from flinkjob.worker.protocol import Acknowledge, AttemptId, Cancel, FromJobManager, JobOver, Report, Splits
-
-MAX_CAUSE = 4096
-"""Characters of a failure's cause that are kept."""
+from flinkjob.jobmaster.workers import Worker
+from flinkjob.worker.protocol import AttemptId, JobOver, Report, Splits
 
 _E = ExecutionState
 _ENDING = {JobStatus.CANCELLING: JobStatus.CANCELED, JobStatus.FAILING: JobStatus.FAILED}
 
 
-@dataclass(frozen=True, slots=True)
-class JobMasterOptions:
-    """What a person can set.
-
-    Attributes:
-        reconcile_timeout: how long a new leader waits for TaskManagers, milliseconds.
-        heartbeat_timeout: how long a TaskManager may be away, milliseconds.
-        restart_strategy: whether and when failed tasks run again.
-        restart_all: the failover strategy is ``full``, not ``region``.
-    """
-
-    reconcile_timeout: int
-    heartbeat_timeout: int
-    restart_strategy: RestartStrategy
-    restart_all: bool = False
-
-
-class JobMaster:
+class JobMaster(Deciding):
     """Runs one job for one term of leadership.
 
     Args:
@@ -61,16 +39,9 @@ class JobMaster:
     def __init__(
         self, graph: ExecutionGraph, options: JobMasterOptions, *, jitter: Callable[[], float] = lambda: 0.0
     ) -> None:
-        self.graph = graph
-        self.options = options
-        self.workers = Workers()
-        self.reconciliation: Reconciliation | None = None
-        self._jitter = jitter
-        self._decision = ev.Decision()
-        self._now = 0
+        super().__init__(graph, options, jitter)
         self._ended = False
         self._splits_wanted = [v.job_vertex.index for v in graph.vertices if v.job_vertex.splits and v.splits is None]
-        self._scheduler = Scheduler(graph, self.workers)
         self._handlers: dict[type, Callable[..., None]] = {
             ev.TaskManagerConnected: self._connected,
             ev.TaskManagerDisconnected: self._disconnected,
@@ -282,39 +253,6 @@ class JobMaster:
         else:
             self._restart([task], [], reason)
 
-    def _restart(self, failed: Collection[TaskId], lost: Collection[TaskId], cause: str) -> None:
-        """Ask the restart strategy, once for all that failed together; a failover asks when it is over."""
-        if self.reconciliation:
-            self.reconciliation.failed.update(failed)
-            self.reconciliation.lost.update(lost)
-            return
-        if self.graph.status is not JobStatus.RUNNING:
-            return
-        answer = self.options.restart_strategy.on_failure(self.graph.restart_state, self._now, self._jitter())
-        if answer is None:
-            names = ", ".join(self.name(task) for task in sorted({*failed, *lost})[:3])
-            self._fail_job(f"{names} failed, and the restart strategy allows no further restart: {cause}")
-            return
-        state, delay = answer
-        tasks = full_restart(self.graph) if self.options.restart_all else region_restart(self.graph, failed, lost)
-        self._do(ops.RestartScheduled(tuple(sorted(tasks)), self._now + delay, cause[:MAX_CAUSE], state, self._now))
-        for task in tasks:
-            self._scheduler.ended(task)
-        self._stop(tasks)
-
-    def _stop(self, tasks: Iterable[TaskId]) -> None:
-        """Cancel those of the tasks that are active."""
-        for task in sorted(tasks):
-            if self.graph.state_of(task) in (_E.DEPLOYING, _E.RUNNING):
-                vertex = self.graph.vertex_of(task)
-                attempt = vertex.attempt[task.subtask]
-                self._do(ops.TaskStateChanged(*task, attempt, _E.CANCELING, self._now))
-                self._send_cancel(self.workers.at(vertex.taskmanager[task.subtask]).id, self.attempt_of(task))
-
-    def _fail_job(self, cause: str) -> None:
-        if self.graph.status in (JobStatus.RUNNING, JobStatus.RECONCILING, JobStatus.CREATED):
-            self._do(ops.JobStatusChanged(JobStatus.FAILING, self._now, cause[:MAX_CAUSE]))
-
     def _cancel_requested(self, event: ev.CancelRequested) -> None:
         if not self.graph.status.terminal and self.graph.status is not JobStatus.CANCELLING:
             self._do(ops.JobStatusChanged(JobStatus.CANCELLING, self._now, "cancelled by request"))
@@ -366,6 +304,9 @@ class JobMaster:
         self.reconciliation = None
         if self.graph.status is JobStatus.RECONCILING:
             self._do(ops.JobStatusChanged(JobStatus.RUNNING, self._now))
+        for task in self._to_restart(reconciliation.failed, reconciliation.lost):
+            alone = task in reconciliation.failed
+            reconciliation.restarted.setdefault(task, "it failed by itself" if alone else "what it read runs again")
         replay = reconciliation.replay
         self._do(
             ops.FailoverCompleted(
@@ -423,10 +364,7 @@ class JobMaster:
     def _end_job(self, status: JobStatus) -> None:
         self._do(ops.JobStatusChanged(status, self._now, self.graph.status_cause))
 
-    # Small things
-
-    def _begin(self, now: int) -> None:
-        self._decision, self._now = ev.Decision(), now
+    # The decision's end, and what an event means
 
     def _end(self) -> ev.Decision:
         if not self.graph.status.terminal:
@@ -439,24 +377,6 @@ class JobMaster:
                 self._send(worker.id, JobOver(self.graph.epoch, self.graph.status.name))
         return self._decision
 
-    def _do(self, operation: ops.Operation) -> None:
-        self.graph.apply(operation)
-        self._decision.operations.append(operation)
-
-    def _effect(self, effect: ev.Effect) -> None:
-        # Deployments wait to be sent together, but no other command may overtake them.
-        self._decision.effects.extend(self._scheduler.take_sends())
-        self._decision.effects.append(effect)
-
-    def _send(self, taskmanager: str, message: FromJobManager) -> None:
-        self._effect(ev.Send(taskmanager, message))
-
-    def _acknowledge(self, taskmanager: str, attempt: AttemptId) -> None:
-        self._send(taskmanager, Acknowledge(self.graph.epoch, (attempt,)))
-
-    def _send_cancel(self, taskmanager: str, attempt: AttemptId) -> None:
-        self._send(taskmanager, Cancel(self.graph.epoch, (attempt,)))
-
     def _worker(self, taskmanager: str) -> Worker:
         worker = self.workers.get(taskmanager)
         if worker is None:
@@ -467,11 +387,3 @@ class JobMaster:
         """The task whose present attempt this is, if it is active on the TaskManager."""
         task = TaskId(attempt.vertex, attempt.subtask)
         return task if task in worker.tasks and self.attempt_of(task) == attempt else None
-
-    def attempt_of(self, task: TaskId) -> AttemptId:
-        """The present attempt of a task."""
-        return AttemptId(self.graph.run, *task, self.graph.vertex_of(task).attempt[task.subtask])
-
-    def name(self, task: TaskId) -> str:
-        """A task as people name it."""
-        return self.graph.task_name(*task)
