@@ -23,8 +23,8 @@ from flinkjob.worker import protocol as msg
 
 logger = logging.getLogger(__name__)
 
-HOLD_TIMEOUT = 0.25
-"""Seconds for which a TaskManager that has just lost its leader is kept waiting for the next one, rather than sent away."""
+HOLD_TIMEOUT = 10.0
+"""Seconds for which a TaskManager is kept waiting while nobody leads, rather than sent round in circles."""
 
 REGISTRATION_TIMEOUT = 10.0
 """Seconds in which a new connection has to say who it is."""
@@ -47,7 +47,7 @@ class Connections:
         self._clock = clock
         self._by_id: dict[str, Connected] = {}
         self._term: Term | None = None
-        self._led = asyncio.Event()
+        self._news = asyncio.Event()
 
     def __iter__(self) -> Iterator[Connected]:
         return iter(self._by_id.values())
@@ -55,12 +55,16 @@ class Connections:
     def lead(self, term: Term | None) -> None:
         """From now on connections belong to this term; None: to nobody, and those there are are closed."""
         self._term = term
-        self._led.set()
-        self._led = asyncio.Event()
+        self.leader_changed()
         if term is None:
             for connected in list(self._by_id.values()):
                 connected.connection.abort()
             self._by_id.clear()
+
+    def leader_changed(self) -> None:
+        """Those that wait for a leader may be told."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     def send(self, taskmanager: str, message: msg.FromJobManager) -> None:
         """Send a message to a TaskManager if it is connected; otherwise its next registration settles the matter."""
@@ -118,11 +122,11 @@ class Connections:
             term.dispatch(ev.TaskManagerGone(connected.id, "it was stopped"))
 
     async def _hold(self, register: msg.Register, leader: Callable[[], str]) -> None:
-        """Wait a moment for the next leader where none is known, or only the one that was lost: it may well be this one."""
-        if self._term is None and leader() in ("", register.lost):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HOLD_TIMEOUT):
-                    await self._led.wait()
+        """Wait for the next leader where none is known, or only the one that was lost: it may well be this JobManager."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HOLD_TIMEOUT):
+                while self._term is None and leader() in ("", register.lost):
+                    await self._news.wait()
 
     def _register(
         self, connection: Connection[msg.FromTaskManager], register: msg.Register, peer: str, leader: str

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 BACKLOG = 4096
 """Connections that may wait to be accepted: after a failover all TaskManagers come at once."""
 
+TEND_INTERVAL = 0.05
+"""Seconds between two looks at who leads."""
+
 PAUSE_BETWEEN_TERMS = 1.0
 """Seconds before a JobManager whose term broke down stands again."""
 
@@ -98,12 +101,12 @@ class JobManager:
             await runner.cleanup()
             raise InvalidInput(f"{self._options.host}:{self._options.port} cannot be listened on: {error}") from None
         logger.info("JobManager %s of job %s listens on %s", self.id, self._job.name, self.address)
-        heartbeats = asyncio.create_task(self._check_heartbeats())
+        tending = asyncio.create_task(self._tend())
         try:
             while not stop.is_set():
                 await self._stand(stop)
         finally:
-            heartbeats.cancel()
+            tending.cancel()
             await runner.cleanup()
 
     async def _stand(self, stop: asyncio.Event) -> None:
@@ -125,7 +128,9 @@ class JobManager:
         await election.release()
         for wait in waits:
             wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        for ended in await asyncio.gather(*waits, return_exceptions=True):
+            if isinstance(ended, Exception):
+                logger.error("the election broke down and begins anew: %r", ended)
         if not stop.is_set():
             await asyncio.wait([stopping := asyncio.create_task(stop.wait())], timeout=PAUSE_BETWEEN_TERMS)
             stopping.cancel()
@@ -154,8 +159,8 @@ class JobManager:
             logger.error("the job waits for a person: %s", error)
         except FlinkJobError as error:
             self._term_over(error)
-        except OSError as error:
-            self._term_over(LogUnavailable(f"the job's storage failed: {error}"))
+        except Exception as error:
+            self._term_over(LogUnavailable(f"the term cannot begin: {error!r}"))
         else:
             if term is self._term:
                 self._connections.lead(term)
@@ -185,11 +190,18 @@ class JobManager:
         if self._opening is not None:
             await asyncio.wait([self._opening])
 
-    async def _check_heartbeats(self) -> None:
+    async def _tend(self) -> None:
+        """See who leads, and who has been silent for too long."""
         timeout = self.configuration.get(opt.HEARTBEAT_TIMEOUT)
+        leader, looked_at = "", 0
         while True:
-            await asyncio.sleep(timeout / 4000)
-            self._connections.drop_silent(timeout)
+            await asyncio.sleep(TEND_INTERVAL)
+            if self.leader_address() != leader:
+                leader = self.leader_address()
+                self._connections.leader_changed()
+            if self.now_ms() - looked_at > timeout // 4:
+                looked_at = self.now_ms()
+                self._connections.drop_silent(timeout)
 
     # The server
 
