@@ -244,7 +244,7 @@ async def _storm(taskmanagers: int) -> dict[str, Any]:
         record = read_lease(made.lease)
         assert record is not None
         empty = _rss_mb(made.jobmanagers[record.holder].pid)
-        await made.start_taskmanagers(taskmanagers, 1)
+        await made.start_taskmanagers(taskmanagers, 1, processes=2)
         await made.until_running(taskmanagers)
         full = _rss_mb(made.jobmanagers[record.holder].pid)
         seen = await made.failover(running=taskmanagers)
@@ -258,7 +258,7 @@ async def _storm(taskmanagers: int) -> dict[str, Any]:
 
 def storm() -> dict[str, Any]:
     """10,000 TaskManagers on one JobManager: how long until all have reconnected and reconciled after a failover."""
-    return asyncio.run(_storm(int(os.environ.get("STORM", "10000"))))
+    return asyncio.run(_storm(10_000))
 
 
 def _rss_mb(pid: int) -> float:

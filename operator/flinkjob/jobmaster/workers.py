@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 
 from flinkjob.graph.vertex import TaskId
 from flinkjob.worker.protocol import AttemptId
@@ -17,6 +19,7 @@ class Worker:
         index: its place in ``ExecutionGraph.taskmanagers``.
         slots: how many attempts it runs at once.
         connected: whether commands reach it.
+        lost: it is gone for good.
         away_since, deadline: since when it is not connected, and when it counts as lost; milliseconds.
         tasks: the subtasks whose present attempt is active on it.
         strangers: attempts that the log has no use for; they hold their slots until they have stopped.
@@ -26,6 +29,7 @@ class Worker:
     index: int
     slots: int
     connected: bool = False
+    lost: bool = False
     away_since: int = 0
     deadline: int = 0
     tasks: set[TaskId] = field(default_factory=set)
@@ -44,7 +48,8 @@ class Workers:
     def __init__(self) -> None:
         self._by_id: dict[str, Worker] = {}
         self._by_index: dict[int, Worker] = {}
-        self._away: dict[str, Worker] = {}
+        self._deadlines: list[tuple[int, int, Worker]] = []
+        self._numbers = count()
         self._free: deque[Worker] = deque()
 
     def __iter__(self) -> Iterator[Worker]:
@@ -64,27 +69,36 @@ class Workers:
 
     def remove(self, worker: Worker) -> None:
         """It is lost."""
-        worker.connected = False
+        worker.connected, worker.lost = False, True
         del self._by_id[worker.id], self._by_index[worker.index]
-        self._away.pop(worker.id, None)
 
     def came(self, worker: Worker) -> None:
         """It is connected."""
         worker.connected = True
-        self._away.pop(worker.id, None)
 
     def left(self, worker: Worker, *, now: int, deadline: int) -> None:
         """It is not connected (any more)."""
         worker.connected, worker.away_since, worker.deadline = False, now, deadline
-        self._away[worker.id] = worker
+        # The number keeps two entries of one deadline from being compared by their TaskManagers.
+        heappush(self._deadlines, (deadline, next(self._numbers), worker))
 
     def overdue(self, now: int) -> list[Worker]:
-        """Those that have been away for too long."""
-        return [worker for worker in self._away.values() if worker.deadline <= now]
+        """Those that have been away for too long; each is to be removed."""
+        found: dict[str, Worker] = {}
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            worker = heappop(self._deadlines)[2]
+            found[worker.id] = worker
+        return list(found.values())
 
     def next_deadline(self) -> int | None:
         """When the next one will have been away for too long."""
-        return min((worker.deadline for worker in self._away.values()), default=None)
+        while self._deadlines:
+            deadline, _, worker = self._deadlines[0]
+            if not worker.connected and not worker.lost and worker.deadline == deadline:
+                return deadline
+            # It came back since, or is away anew, with another deadline.
+            heappop(self._deadlines)
+        return None
 
     def offer(self, worker: Worker) -> None:
         """It may have a free slot now."""

@@ -1,0 +1,131 @@
+"""An object store below a URL, reduced to what a log needs of it and to the errors that a log can tell apart.
+
+Whatever a backend raises is an OSError here: FileExistsError only from ``create``, for an object that was there before;
+FileNotFoundError only from reading, for one that is not there; anything else means that nobody knows.
+"""
+
+import contextlib
+import errno
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from fsspec import AbstractFileSystem
+
+from flinkjob.oplog.filesystem import open_filesystem
+
+CONCURRENCY = 32
+"""Requests under way at once where many objects are read or removed."""
+
+_MEMORY = threading.RLock()
+"""``memory://`` is a dictionary whose files share one position: only one thread may be in it."""
+
+
+class ObjectStore:
+    """The objects below a URL; names are paths below it, with ``/``. Any number of threads may use it."""
+
+    def __init__(self, url: str) -> None:
+        """Open it.
+
+        Raises:
+            UnsupportedStorage: the scheme is unknown or its backend not installed.
+        """
+        self.location = url
+        self._filesystem: AbstractFileSystem
+        self._filesystem, root = open_filesystem(url)
+        self._root = root.rstrip("/")
+        self._in_memory = url.startswith("memory:")
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object that must not exist yet; no byte of one that does is touched.
+
+        Raises:
+            FileExistsError: there is one of this name; it may be what an earlier try of one's own has left.
+            ValueError: no bytes: s3fs does not create *empty* objects exclusively.
+        """
+        if not data:
+            raise ValueError("an empty object is not created exclusively by every backend")
+        with self._errors(name):
+            self._filesystem.pipe_file(self._path(name), data, mode="create")
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object, in place of what is there; readers see the old content or the new."""
+        with self._errors(name):
+            self._filesystem.pipe_file(self._path(name), data)
+
+    def read(self, name: str) -> bytes:
+        """An object's content.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        with self._errors(name):
+            return bytes(self._filesystem.cat_file(self._path(name)))
+
+    def read_many(self, names: Sequence[str]) -> list[bytes | None]:
+        """The contents of objects, in order, asked for at once; None for each that does not exist."""
+        nothing = [None] * len(names)
+        with self._errors(names[0] if names else ""):
+            answers = self._filesystem.cat_ranges(
+                [self._path(name) for name in names], nothing, nothing, on_error="return", batch_size=CONCURRENCY
+            )
+        return [self._content(name, answer) for name, answer in zip(names, answers, strict=True)]
+
+    def names(self, directory: str) -> list[str]:
+        """The names directly in a directory, in order; on some stores they lag behind what has been written."""
+        try:
+            with self._errors(directory):
+                found = self._filesystem.ls(self._path(directory), detail=False, refresh=True)
+        except FileNotFoundError:
+            return []
+        return sorted(PurePosixPath(path).name for path in found)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; they may be gone already."""
+        with ThreadPoolExecutor(CONCURRENCY) as threads:
+            for _ in threads.map(self._remove, names):
+                pass
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self._errors(name):
+            self._filesystem.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _content(self, name: str, answer: object) -> bytes | None:
+        try:
+            with self._errors(name):
+                if isinstance(answer, BaseException):
+                    raise answer
+        except FileNotFoundError:
+            return None
+        assert isinstance(answer, bytes)
+        return answer
+
+    @contextlib.contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        try:
+            with _MEMORY if self._in_memory else contextlib.nullcontext():
+                yield
+        except (FileExistsError, FileNotFoundError):
+            raise
+        except Exception as error:
+            if _was_there_before(error):
+                raise FileExistsError(errno.EEXIST, "the object exists", name) from error
+            if isinstance(error, OSError):
+                raise
+            # Backends let errors of their libraries through that are no OSError: no credentials, no connection.
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", name) from error
+
+
+def _was_there_before(error: BaseException | None) -> bool:
+    """Whether a store has refused a conditional request: HTTP status 412, however the backend words it."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        told = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+        if told == "PreconditionFailed" or 412 in (getattr(error, "code", 0), getattr(error, "status", 0)):
+            return True
+        error = error.__cause__
+    return False
