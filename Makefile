@@ -20,13 +20,14 @@ demo: $(READY)
 	@echo '== With the operation log: kill -9 of the leader at 40 %, of its successor at 70 %'
 	@$(BIN)/flinkjob run examples/wordcount/wordcount.yaml --output json \
 		--kill-leader-at 40% --kill-leader-at 70% > $(DEMO)/with-log.json
-	@$(BIN)/python examples/wordcount/wordcount.py $(DEMO)/with-log.json
 	@echo
 	@echo '== The same without it (jobmanager.failover.operation-log-store: none), as Flink does'
 	@$(BIN)/flinkjob run examples/wordcount/wordcount.yaml --output json \
 		--set jobmanager.failover.operation-log-store=none \
 		--kill-leader-at 40% --kill-leader-at 70% > $(DEMO)/without-log.json
-	@$(BIN)/python examples/wordcount/wordcount.py $(DEMO)/without-log.json
+	@echo
+	@echo '== Both results beside a direct count in one process'
+	@$(BIN)/python examples/wordcount/wordcount.py $(DEMO)/with-log.json $(DEMO)/without-log.json
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)

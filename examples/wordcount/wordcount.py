@@ -1,7 +1,6 @@
 """Counts the words and phrases of a Python standard library: the job of ``make demo``, and the same count in one process.
 
-``python wordcount.py RESULT.json`` compares the ten most frequent words of a report of ``flinkjob run --output json`` with
-a direct count.
+``python wordcount.py REPORT.json ...`` compares what reports of ``flinkjob run --output json`` found with a direct count.
 """
 
 import glob
@@ -20,7 +19,7 @@ from flinkjob.api.job import SplitsSpec
 WORD = re.compile(r"[a-z]+")
 STDLIB = Path(sysconfig.get_path("stdlib"))
 TOP = 10
-LONGEST = 5
+LONGEST = 7
 
 
 def sources() -> tuple[str, ...]:
@@ -96,16 +95,17 @@ def count_directly() -> dict[str, int]:
 
 
 def main() -> None:
-    """Compare a report with the direct count; exit with 1 if they differ."""
-    with open(sys.argv[1], encoding="utf-8") as file:
-        found = [tuple(record) for record in json.load(file)["outputs"]["report"]]
+    """Compare reports with the direct count; exit with 1 if one differs."""
     expected = most_frequent(count_directly())
-    print(f"{'the most frequent words':<24} {'flinkjob':>10} {'directly':>10}")
-    for (phrase, count), (_, wanted) in zip(found[:TOP], expected[:TOP], strict=True):
-        print(f"{phrase:<24} {count:>10,} {wanted:>10,}")
-    if found != expected:
-        sys.exit("The counts differ.")
-    print(f"These and the most frequent phrases of 2 to {LONGEST} words are the same in both.")
+    for name in sys.argv[1:]:
+        with open(name, encoding="utf-8") as file:
+            found = [tuple(record) for record in json.load(file)["outputs"]["report"]]
+        print(f"{'the most frequent words':<24} {'flinkjob':>10} {'directly':>10}   ({name})")
+        for (phrase, count), (_, wanted) in zip(found[:TOP], expected[:TOP], strict=True):
+            print(f"{phrase:<24} {count:>10,} {wanted:>10,}")
+        if found != expected:
+            sys.exit(f"{name}: the counts differ.")
+    print(f"These and the most frequent phrases of 2 to {LONGEST} words are the same.")
 
 
 if __name__ == "__main__":
