@@ -5,7 +5,10 @@ READY := .venv/.ready
 DEMO := .demo
 JOBS ?= auto
 
-.PHONY: demo test lint bench lock clean
+MINUTES ?= 10
+ROUNDS ?= 200
+
+.PHONY: demo test chaos soak lint bench lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -31,6 +34,14 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# The long form of the tests with real processes: so many zombie leaders in a row. Ten minutes or so.
+chaos: $(READY)
+	CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n $(JOBS) tests/chaos
+
+# Jobs in a row with a random fault every 5 s; `make soak MINUTES=60 SOAK="--seed 7"`.
+soak: $(READY)
+	PYTHONPATH=tests $(BIN)/python tests/chaos/soak.py --minutes $(MINUTES) $(SOAK)
 
 lint: $(READY)
 	$(BIN)/ruff check operator tests examples benchmarks

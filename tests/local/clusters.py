@@ -29,13 +29,25 @@ from pathlib import Path
 
 
 def gated(context):
+    tell(context)
+    go_on(context)
+
+
+def tell(context):
     directory = Path(context.args["dir"])
     began = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     mark = {"pid": os.getpid(), "taskmanager": os.getppid(), "began": began}
     with (directory / f"{context.vertex}-{context.subtask}-{context.attempt}.mark").open("a") as file:
         file.write(json.dumps(mark) + "\\n")
-    while not (directory / f"{context.vertex}.gate").exists():
+
+
+def wait(context, gate):
+    while not (Path(context.args["dir"]) / f"{gate}.gate").exists():
         time.sleep(0.01)
+
+
+def go_on(context):
+    wait(context, context.vertex)
     if context.vertex == "first":
         context.emit(context.subtask)
     else:
@@ -109,6 +121,10 @@ class Mark:
     began: str
 
 
+Starts = dict[tuple[int, int], list[Mark]]
+"""Starts of tasks of a vertex, by (subtask, attempt)."""
+
+
 @dataclass
 class GatedJob:
     """The job's directory: its manifest, its module, its marks and its gates."""
@@ -128,11 +144,11 @@ class GatedJob:
         """The manifest's file."""
         return self.path / "gated.yaml"
 
-    def open(self, vertex: str) -> None:
-        """Let the vertex's tasks go on."""
-        (self.path / f"{vertex}.gate").touch()
+    def open(self, gate: str) -> None:
+        """Open a gate; the one of a vertex's name lets its tasks go on."""
+        (self.path / f"{gate}.gate").touch()
 
-    def starts(self, vertex: str) -> dict[tuple[int, int], list[Mark]]:
+    def starts(self, vertex: str) -> Starts:
         """All starts of tasks of a vertex, by (subtask, attempt)."""
         found = {}
         for file in self.path.glob(f"{vertex}-*.mark"):
@@ -228,7 +244,7 @@ class Run:
         eventually(run, f"{count} tasks of {vertex} run in epoch {epoch}")
         eventually(lambda: len(self.job.starts(vertex)) >= count, f"{count} tasks of {vertex} have told of themselves")
 
-    def in_second(self) -> dict[tuple[int, int], list[Mark]]:
+    def in_second(self) -> Starts:
         """Wait until the first vertex is done and all tasks of the second run; they, by (subtask, attempt)."""
         self.job.open("first")
         self.running("second", 4)
@@ -263,14 +279,69 @@ class Run:
         self.process.stderr.close()
 
 
-def pids_of(starts: dict[tuple[int, int], list[Mark]]) -> Iterator[int]:
+def pids_of(starts: Starts) -> Iterator[int]:
     """The processes of all starts."""
     return (mark.pid for marks in starts.values() for mark in marks)
 
 
 def operations(run: Run) -> list[dict[str, Any]]:
     """The operation log, as ``flinkjob log show`` tells it."""
-    (storage,) = (run.state / "storage" / "default").iterdir()
-    command = [sys.executable, "-m", "flinkjob", "log", "show", str(storage), "--output", "json"]
+    command = [sys.executable, "-m", "flinkjob", "log", "show", str(storage_of(run)), "--output", "json"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
     return [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+def storage_of(run: Run) -> Path:
+    """The job's directory in the storage."""
+    (storage,) = (run.state / "storage" / "default").iterdir()
+    return storage
+
+
+def everybody(run: Run) -> set[int]:
+    """The processes of the cluster and of all tasks."""
+    run.cluster()
+    return {*run.seen, *pids_of(run.job.starts("first")), *pids_of(run.job.starts("second"))}
+
+
+def check_nobody_is_left(pids: set[int]) -> None:
+    """All processes have ended, and so have all that were in their groups and sessions."""
+    eventually(lambda: not [pid for pid in pids if alive(pid)], "no process is left")
+    left = [name for name, group, session in _living() if {group, session} & pids]
+    assert not left, f"processes are left: {left}"
+
+
+def _living() -> Iterator[tuple[str, int, int]]:
+    """All processes, with their groups and sessions."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, group, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if state not in "ZX":
+                yield stat.parent.name, int(group), int(session)
+
+
+def begun_once(starts: Starts, *, attempts: tuple[int, ...] = (0,)) -> bool:
+    """Whether each attempt was begun once, and only attempts of these numbers."""
+    return all(len(marks) == 1 and attempt in attempts for (_, attempt), marks in starts.items())
+
+
+def kill(entry: dict[str, Any], number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process of the cluster."""
+    os.kill(entry["pid"], number)
+
+
+def check_undisturbed(run: Run, before: Starts, outcome: Outcome) -> None:
+    """The job has finished, and no task has noticed anything: same process, same attempt, begun once."""
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.report["outputs"] == RESULT
+    assert run.job.starts("second") == before
+    assert begun_once(before)
+    assert begun_once(run.job.starts("first"))
+    assert outcome.report["tasks"] == {"total": 7, "finished": 7, "restarted": 0}
+    assert [vertex["attempts"] for vertex in outcome.report["vertices"]] == [2, 4, 1]
+
+
+def says(run: Run, jobmanager: dict[str, Any]) -> tuple[bool, str]:
+    """Whether a JobManager says that it leads, and whom it says to be the leader."""
+    answer = get(f"{jobmanager['rest']}/leader") or {"leading": True, "address": ""}
+    named = [e["id"] for e in run.cluster()["jobmanagers"] if e["rest"] == f"http://{answer['address']}"]
+    return answer["leading"], (named or [""])[0]

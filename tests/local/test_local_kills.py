@@ -1,34 +1,9 @@
 """kill -9 of each part of a real cluster, at the moment when tasks run: who goes on, who runs again, and what is told."""
 
-import os
 import signal
-from typing import Any
 
-from .clusters import RESULT, Mark, Outcome, Run, alive, eventually, get, operations, pids_of
+from .clusters import RESULT, alive, begun_once, check_undisturbed, eventually, kill, operations, pids_of, says
 from .conftest import Start
-
-Starts = dict[tuple[int, int], list[Mark]]
-
-
-def begun_once(starts: Starts, *, attempts: tuple[int, ...] = (0,)) -> bool:
-    """Whether each attempt was begun once, and only attempts of these numbers."""
-    return all(len(marks) == 1 and attempt in attempts for (_, attempt), marks in starts.items())
-
-
-def kill(entry: dict[str, Any], number: int = signal.SIGKILL) -> None:
-    """Send a signal to a process of the cluster."""
-    os.kill(entry["pid"], number)
-
-
-def check_undisturbed(run: Run, before: Starts, outcome: Outcome) -> None:
-    """The job has finished, and no task has noticed anything: same process, same attempt, begun once."""
-    assert outcome.code == 0, outcome.stderr
-    assert outcome.report["outputs"] == RESULT
-    assert run.job.starts("second") == before
-    assert begun_once(before)
-    assert begun_once(run.job.starts("first"))
-    assert outcome.report["tasks"] == {"total": 7, "finished": 7, "restarted": 0}
-    assert [vertex["attempts"] for vertex in outcome.report["vertices"]] == [2, 4, 1]
 
 
 def test_the_leaders_death_changes_nothing_but_the_epoch(start: Start) -> None:
@@ -192,17 +167,10 @@ def test_a_zombie_leader_has_no_say(start: Start) -> None:
         run.running("second", 4, epoch=2)
     finally:
         kill(zombie, signal.SIGCONT)
-    eventually(lambda: told(run, zombie) == (False, run.leader()["id"]), "the zombie has learnt who leads")
+    eventually(lambda: says(run, zombie) == (False, run.leader()["id"]), "the zombie has learnt who leads")
     outcome = run.finish()
     check_undisturbed(run, before, outcome)
     assert [failover["verdicts"]["continued"] for failover in outcome.report["failovers"]] == [4]
     epochs = [operation["epoch"] for operation in operations(run)]
     assert epochs == sorted(epochs)
     assert set(epochs) == {1, 2}
-
-
-def told(run: Run, jobmanager: dict[str, Any]) -> tuple[bool, str]:
-    """Whether a JobManager says that it leads, and whom it says to be the leader."""
-    answer = get(f"{jobmanager['rest']}/leader") or {"leading": True, "address": ""}
-    named = [e["id"] for e in run.cluster()["jobmanagers"] if e["rest"] == f"http://{answer['address']}"]
-    return answer["leading"], (named or [""])[0]

@@ -18,31 +18,19 @@ from flinkjob.rpc.codec import encode_message, frame
 from flinkjob.rpc.connection import PROTOCOL_ERROR, TASKMANAGER_PATH
 from flinkjob.worker import protocol as msg
 
-from .clusters import DEADLINE, RESULT, GatedJob, Run, alive, eventually, get, pids_of
+from .clusters import (
+    DEADLINE,
+    RESULT,
+    GatedJob,
+    Run,
+    alive,
+    check_nobody_is_left,
+    eventually,
+    everybody,
+    get,
+    storage_of,
+)
 from .conftest import Start
-
-
-def storage_of(run: Run) -> Path:
-    """The job's directory in the storage."""
-    (storage,) = (run.state / "storage" / "default").iterdir()
-    return storage
-
-
-def everybody(run: Run) -> set[int]:
-    """The processes of the cluster and of all tasks."""
-    run.cluster()
-    return {*run.seen, *pids_of(run.job.starts("first")), *pids_of(run.job.starts("second"))}
-
-
-def check_nobody_is_left(pids: set[int]) -> None:
-    """All processes have ended, and so have all that were in their groups."""
-    eventually(lambda: not [pid for pid in pids if alive(pid)], "no process is left")
-    groups = {int(stat.read_text().rpartition(")")[2].split()[2]) for stat in _living()}
-    assert not groups & pids
-
-
-def _living() -> list[Path]:
-    return [stat for stat in Path("/proc").glob("[0-9]*/stat") if alive(int(stat.parent.name))]
 
 
 class TestResuming:

@@ -12,3 +12,7 @@ class Clock:
     def now_ms(self) -> int:
         """The time."""
         return int((self._start + time.monotonic()) * 1000)
+
+    def not_before(self, at_ms: int) -> None:
+        """That moment has passed already: a predecessor has lived through it, by a clock that was ahead of this one."""
+        self._start += max(0, at_ms - self.now_ms()) / 1000

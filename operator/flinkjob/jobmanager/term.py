@@ -95,6 +95,8 @@ class Term:
         job_graph = await self.job.graph()
         if self.job.logged:
             graph, epoch, replay = await self._replay(job_graph, started_at)
+            # Else a restart that a predecessor scheduled would wait until this machine's time of day has caught up.
+            self._clock.not_before(graph.restart_state.last_at)
         else:
             graph, epoch, replay = ExecutionGraph(job_graph), self._lease_term, None
         if self._closed:
