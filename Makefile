@@ -4,11 +4,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := .demo
 JOBS ?= auto
+SEEDS ?= 20000
 
 MINUTES ?= 10
 ROUNDS ?= 200
 
-.PHONY: demo test chaos soak lint bench lock clean
+.PHONY: demo test simulate chaos soak lint bench lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -42,6 +43,10 @@ chaos: $(READY)
 # Jobs in a row with a random fault every 5 s; `make soak MINUTES=60 SOAK="--seed 7"`.
 soak: $(READY)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/soak.py --minutes $(MINUTES) $(SOAK)
+
+# A cluster in virtual time, its faults made of a seed: SEEDS is how many, or FIRST-LAST. `make test` runs the first 3,000.
+simulate: $(READY)
+	cd tests && ../$(BIN)/python -m simulation.simulate $(SEEDS)
 
 lint: $(READY)
 	$(BIN)/ruff check operator tests examples benchmarks

@@ -1,21 +1,42 @@
 """What must be true of the world at any time, whatever happens to it."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flinkjob.api.job import Partitioner
 from flinkjob.graph import operations as ops
+from flinkjob.graph.executiongraph import ExecutionGraph
+from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster.restart import FixedDelay
 from flinkjob.worker.protocol import AttemptId, Cancel
 
 if TYPE_CHECKING:
-    from .taskmanagers import TaskManager
+    from .taskmanagers import Items, TaskManager
     from .world import World
 
 _ACTIVE = (ExecutionState.DEPLOYING, ExecutionState.RUNNING, ExecutionState.CANCELING)
 _ENDING = (JobStatus.CANCELLING, JobStatus.FAILING)
+
+
+class Losses(Protocol):
+    """A world in which partitions get lost."""
+
+    job_graph: JobGraph
+    lost: set[TaskId]
+
+
+class Outcome(Protocol):
+    """A world in which a job has been run."""
+
+    job_graph: JobGraph
+    written: "dict[AttemptId, Items]"
+    inputs_read: dict[AttemptId, list[tuple[int, int, int]]]
+
+    @property
+    def graph(self) -> ExecutionGraph:
+        """What has become of the job."""
 
 
 # Before an operation is applied
@@ -48,13 +69,13 @@ def finished_is_finished(world: "World", operation: ops.TasksReset) -> None:
     for subtask in operation.subtasks:
         task = TaskId(operation.vertex, subtask)
         if world.replayed.state_of(task) is ExecutionState.FINISHED:
-            assert world.options.restart_all or task in world.lost or _producer_lost(world, task), f"{task} runs again"
+            assert world.options.restart_all or task in world.lost or producer_lost(world, task), f"{task} runs again"
 
 
 def nothing_consistent_is_cancelled(world: "World", operation: ops.TaskStateChanged) -> None:
     """A running attempt is cancelled only if the job ends, what it reads was lost, or everything is restarted."""
     task = TaskId(operation.vertex, operation.subtask)
-    assert world.replayed.status in _ENDING or world.options.restart_all or _producer_lost(world, task), (
+    assert world.replayed.status in _ENDING or world.options.restart_all or producer_lost(world, task), (
         f"{task} is cancelled for nothing"
     )
 
@@ -64,7 +85,7 @@ def nothing_consistent_fails(world: "World", operation: ops.TaskFailed) -> None:
     graph = world.replayed
     attempt = AttemptId(graph.run, operation.vertex, operation.subtask, operation.attempt)
     taskmanager = graph.vertices[operation.vertex].taskmanager[operation.subtask]
-    lost_input = operation.cause == "an input is lost" and _producer_lost(
+    lost_input = operation.cause == "an input is lost" and producer_lost(
         world, TaskId(operation.vertex, operation.subtask)
     )
     assert attempt in world.broken or lost_input or _is_away(world, taskmanager), f"{attempt}: {operation.cause}"
@@ -96,7 +117,7 @@ def inputs_are_there(world: "World", operation: ops.TaskDeploying) -> None:
             assert source not in graph.restart_due, f"{source} is to run again"
 
 
-def _producer_lost(world: "World", task: TaskId) -> bool:
+def producer_lost(world: Losses, task: TaskId) -> bool:
     """Whether a partition was lost anywhere above the task."""
     return any(
         _any_lost(world, edge.source, task.subtask if edge.partitioner is Partitioner.FORWARD else None)
@@ -104,9 +125,9 @@ def _producer_lost(world: "World", task: TaskId) -> bool:
     )
 
 
-def _any_lost(world: "World", vertex: int, subtask: int | None) -> bool:
+def _any_lost(world: Losses, vertex: int, subtask: int | None) -> bool:
     subtasks = range(world.job_graph.vertices[vertex].parallelism) if subtask is None else (subtask,)
-    return any(TaskId(vertex, s) in world.lost or _producer_lost(world, TaskId(vertex, s)) for s in subtasks)
+    return any(TaskId(vertex, s) in world.lost or producer_lost(world, TaskId(vertex, s)) for s in subtasks)
 
 
 def _is_away(world: "World", index: int) -> bool:
@@ -233,7 +254,7 @@ def nothing_runs_any_more(world: "World") -> None:
     assert not any(tm.attempts for tm in world.taskmanagers.values() if tm.connected)
 
 
-def everything_is_in_the_result_once(world: "World") -> None:
+def everything_is_in_the_result_once(world: Outcome) -> None:
     """What each vertex has put out is what it would have without any fault: each split once, nothing lost, nothing twice."""
     totals: list[Counter[str]] = []
     for vertex in world.job_graph.vertices:
@@ -254,7 +275,7 @@ def everything_is_in_the_result_once(world: "World") -> None:
     assert world.graph.accumulators().get("items", 0) == sum(total.total() for total in totals)
 
 
-def nothing_is_built_of_two_attempts(world: "World") -> None:
+def nothing_is_built_of_two_attempts(world: Outcome) -> None:
     """Each finished attempt has read the present attempts of its producers: nothing that was thrown away lives on."""
     graph = world.graph
     for vertex in world.job_graph.vertices:
@@ -265,5 +286,5 @@ def nothing_is_built_of_two_attempts(world: "World") -> None:
                 assert attempt == present, f"{vertex.name}[{subtask}] has read attempt {attempt}, not {present}"
 
 
-def _present(world: "World", vertex: int, subtask: int) -> AttemptId:
+def _present(world: Outcome, vertex: int, subtask: int) -> AttemptId:
     return AttemptId(world.graph.run, vertex, subtask, world.graph.vertices[vertex].attempt[subtask])

@@ -2,7 +2,7 @@
 
 import zlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -185,7 +185,7 @@ class TaskManager:
             self._finish(attempt, running)
 
     def _finish(self, attempt: msg.AttemptId, running: Running) -> None:
-        items = self._output(attempt, running)
+        items = output_of(self.world.job_graph, running.deployment, running.splits, self.world.read)
         if isinstance(items, msg.Report):
             self._end(items)
             return
@@ -193,25 +193,32 @@ class TaskManager:
         partition = ResultPartition(len(items), len(items), zlib.crc32("\n".join(items).encode()))
         self._end(msg.Report(attempt, ExecutionState.FINISHED, partition, {"items": len(items)}))
 
-    def _output(self, attempt: msg.AttemptId, running: Running) -> Items | msg.Report:
-        vertex = self.world.job_graph.vertices[attempt.vertex]
-        if not vertex.inputs:
-            return tuple(running.splits) if vertex.splits else (f"{vertex.name}[{attempt.subtask}]",)
-        gathered: list[str] = []
-        for edge, partitions in zip(vertex.inputs, running.deployment.inputs, strict=True):
-            for partition in partitions:
-                source = msg.AttemptId(attempt.run, edge.source, partition.subtask, partition.attempt)
-                items = self.world.read(source)
-                if items is None:
-                    lost = (edge.source, partition.subtask)
-                    return msg.Report(attempt, ExecutionState.FAILED, cause="an input is lost", lost_input=lost)
-                gathered += (item for item in items if _is_mine(item, edge.partitioner, attempt, vertex.parallelism))
-        return tuple(gathered)
-
     def _end(self, report: msg.Report) -> None:
         del self.attempts[report.attempt]
         self.ended[report.attempt] = report
         self._report(report)
+
+
+def output_of(
+    job_graph: JobGraph,
+    deployment: msg.Deployment,
+    splits: Iterable[str],
+    read: Callable[[msg.AttemptId], Items | None],
+) -> Items | msg.Report:
+    """What an attempt puts out: its splits, its name, or all that it reads; a report of its failure where that is gone."""
+    attempt = deployment.attempt
+    vertex = job_graph.vertices[attempt.vertex]
+    if not vertex.inputs:
+        return tuple(splits) if vertex.splits else (f"{vertex.name}[{attempt.subtask}]",)
+    gathered: list[str] = []
+    for edge, partitions in zip(vertex.inputs, deployment.inputs, strict=True):
+        for partition in partitions:
+            items = read(msg.AttemptId(attempt.run, edge.source, partition.subtask, partition.attempt))
+            if items is None:
+                lost = (edge.source, partition.subtask)
+                return msg.Report(attempt, ExecutionState.FAILED, cause="an input is lost", lost_input=lost)
+            gathered += (item for item in items if _is_mine(item, edge.partitioner, attempt, vertex.parallelism))
+    return tuple(gathered)
 
 
 def _is_mine(item: str, partitioner: Partitioner, attempt: msg.AttemptId, parallelism: int) -> bool:

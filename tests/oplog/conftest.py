@@ -5,17 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from flinkjob.oplog.append import AppendMedium
+from flinkjob.oplog import storage
 from flinkjob.oplog.medium import Medium
 
 OpenMedium = Callable[[], Medium]
 
 
-@pytest.fixture(params=["append"])
-def open_medium(request: pytest.FixtureRequest, tmp_path: Path) -> OpenMedium:
+@pytest.fixture(params=["append", "memory", "s3", pytest.param("hdfs", marks=pytest.mark.hdfs)])
+def job_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a job's directory, unused so far, on each kind of store."""
+    if request.param == "append":
+        return str(tmp_path / "job")
+    if request.param == "memory":
+        return f"memory://{tmp_path}/job"
+    return f"{request.getfixturevalue(f'{request.param}_url')}/job"
+
+
+@pytest.fixture
+def open_medium(job_url: str) -> OpenMedium:
     """Opens the same store anew each time, as another process would."""
-    media: dict[str, OpenMedium] = {"append": lambda: AppendMedium(tmp_path / "job")}
-    return media[request.param]
+    return lambda: storage.open_medium(job_url)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every log medium must do; a new one is added to the parameters of ``open_medium``."""
+"""What every log medium must do; a new one is added to the parameters of ``job_url``."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -6,9 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flinkjob.api.errors import Deposed
+from flinkjob.graph.operations import Operation
+from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.medium import Medium, Segment
 
-from .leaders import Leader, operation, replayed
+from .leaders import Leader, contents, operation
+from .writes import failing_writes, tear
 
 OpenMedium = Callable[[], Medium]
 
@@ -40,13 +43,14 @@ def test_of_many_claims_at_once_each_gets_an_epoch_of_its_own(open_medium: OpenM
     assert sorted(epochs) == list(range(1, 41))
 
 
-def test_what_has_been_appended_can_be_read_by_others(open_medium: OpenMedium) -> None:
-    medium = open_medium()
+def test_what_has_been_appended_can_be_read_by_a_successor(open_medium: OpenMedium) -> None:
+    medium, successor = open_medium(), open_medium()
     appender = medium.appender(claimed(medium))
     appender.append(b"one")
     appender.append(b"two")
-    assert stored(open_medium(), Segment(1, 0)) == b"onetwo"
-    open_medium().settle(2)
+    claimed(successor)
+    assert stored(successor, Segment(1, 0)) == b"onetwo"
+    successor.settle(2)
     assert stored(open_medium(), Segment(1, 0)) == b"onetwo"
     appender.close()
 
@@ -103,8 +107,9 @@ def test_rolling_begins_a_segment_only_where_the_present_one_has_something(mediu
     appender.roll()
     appender.append(b"two")
     assert medium.segments() == [Segment(1, 0), Segment(1, 1)]
-    assert stored(medium, Segment(1, 1)) == b"two"
     appender.close()
+    assert stored(medium, Segment(1, 0)) == b"one"
+    assert stored(medium, Segment(1, 1)) == b"two"
 
 
 def test_segments_are_in_order_and_can_be_removed_twice(medium: Medium) -> None:
@@ -167,18 +172,99 @@ def test_a_successor_reads_all_that_was_acknowledged(open_medium: OpenMedium) ->
     second = Leader(open_medium(), "second")
     assert second.history == first.history == [operation(n, "first") for n in range(1, 6)]
     second.commit()
-    assert replayed(open_medium()) == second.history
+    assert Leader(open_medium(), "third").history == second.history
 
 
-def test_trimming_keeps_the_log_replayable_after_every_step(open_medium: OpenMedium) -> None:
-    for term in range(3):
+def test_what_a_deposed_leader_acknowledges_at_any_point_its_successor_has_read(open_medium: OpenMedium) -> None:
+    for point in range(4):
+        old = Leader(open_medium(), f"old-{point}")
+        old.commit(2)
+        new = open_medium()
+        epoch = new.claim()
+        if point == 0:
+            old.commit()
+        new.fence(epoch, "new")
+        if point == 1:
+            with pytest.raises(Deposed):
+                old.commit()
+        log = OperationLog(new, epoch)
+        seen = contents(log.replay())
+        if point == 2:
+            with pytest.raises(Deposed):
+                old.commit()
+        new.settle(epoch)
+        if point == 3:
+            with pytest.raises(Deposed):
+                old.snapshot()
+        assert seen[: len(old.history)] == old.history
+
+
+def test_a_torn_end_is_dropped_and_the_successor_goes_on_behind_it(open_medium: OpenMedium) -> None:
+    history: list[Operation] = []
+    for cut in (1, 51, 60, -1):
+        leader = Leader(open_medium(), f"cut-{cut}")
+        assert leader.history == history
+        leader.commit(2)
+        tear(leader, leader.block(3)[0][:cut])
+        history = leader.history
+    assert Leader(open_medium()).history == history
+
+
+def test_a_block_whose_answer_was_lost_is_repeated_and_counts_once(open_medium: OpenMedium) -> None:
+    leader = Leader(open_medium(), "old")
+    leader.commit(2)
+    with failing_writes(leader, after_the_write=True), pytest.raises(OSError, match="the store has failed"):
+        leader.commit(3)
+    leader.commit(3)
+    leader.commit(1)
+    assert Leader(open_medium(), "new").history == leader.history
+
+
+def test_a_store_that_refused_for_a_while_has_lost_nothing(open_medium: OpenMedium) -> None:
+    leader = Leader(open_medium(), "old")
+    leader.commit(2)
+    with failing_writes(leader, after_the_write=False):
+        for _ in range(3):
+            with pytest.raises(OSError, match="the store has failed"):
+                leader.commit(3)
+    leader.commit(3)
+    leader.commit(1)
+    assert Leader(open_medium(), "new").history == leader.history
+
+
+def test_a_leader_whose_writes_fail_is_told_when_it_has_been_deposed(open_medium: OpenMedium) -> None:
+    old = Leader(open_medium(), "old")
+    old.commit()
+    new = Leader(open_medium(), "new")
+    with failing_writes(old, after_the_write=False), pytest.raises(Deposed):
+        old.commit()
+    assert new.history == old.history
+
+
+def test_an_unacknowledged_block_is_in_the_history_of_all_successors_or_of_none(open_medium: OpenMedium) -> None:
+    leader = Leader(open_medium(), "old")
+    leader.commit()
+    with failing_writes(leader, after_the_write=True), pytest.raises(OSError, match="the store has failed"):
+        leader.commit(2)
+    second = Leader(open_medium(), "second")
+    second.commit()
+    with pytest.raises(Deposed):
+        leader.commit(2)
+    assert Leader(open_medium(), "third").history == second.history
+
+
+def test_trimming_keeps_the_log_replayable(open_medium: OpenMedium) -> None:
+    history: list[Operation] = []
+    for term in range(1, 5):
         leader = Leader(open_medium(), f"jm-{term}")
-        for _ in range(4):
+        assert leader.history == history
+        for _ in range(term):
             leader.commit(2)
             leader.snapshot()
             leader.commit(1)
-            assert replayed(open_medium()) == leader.history
-    medium = open_medium()
-    assert len(medium.snapshots()) == 2
-    assert {segment.epoch for segment in medium.segments()} == {3}
-    assert medium.segments()[0].number > 0
+        history = leader.history
+    last = Leader(open_medium())
+    assert last.history == history
+    assert len(last.medium.snapshots()) == 2
+    assert [segment for segment in last.medium.segments() if segment.epoch < 4] == []
+    assert min(segment for segment in last.medium.segments() if segment.epoch == 4).number > 0

@@ -58,17 +58,6 @@ def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, mon
     assert local_path("ha/job") == tmp_path / "ha/job"
 
 
-@pytest.mark.parametrize("url", ["hdfs://namenode:8020/ha", "s3://bucket/ha", "memory://ha"])
-def test_a_store_without_a_medium_is_refused_by_the_name_of_its_scheme(url: str) -> None:
-    scheme = url.split(":")[0]
-    with pytest.raises(
-        UnsupportedStorage, match=rf"{scheme}:// cannot keep an operation log; supported are a local path"
-    ):
-        open_medium(url)
-    with pytest.raises(UnsupportedStorage):
-        JobStorage(url).read_job_graph()
-
-
 def test_a_scheme_that_does_not_exist_is_refused_as_such() -> None:
     with pytest.raises(UnsupportedStorage, match="htfs:// is no scheme that fsspec knows"):
         open_medium("htfs://namenode/ha")

@@ -26,7 +26,11 @@ from flinkjob.cli.common import (
 @click.option("--port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--address", help="HOST:PORT under which others reach this process.  [default: --host and --port]")
 @click.option("--uid", default="", help="Tells apart jobs of one name; the manifest's metadata.uid wins.")
-@click.option("--lease-file", type=click.Path(path_type=Path), help="Leader election.  [default: in the job's storage]")
+@click.option(
+    "--lease-file",
+    type=click.Path(path_type=Path),
+    help="Leader election; needed where the storage is no path.  [default: in the job's storage]",
+)
 @click.option("--cluster-file", type=click.Path(path_type=Path), help="Lists TaskManagers that have ended.")
 @click.option("--module-dir", type=click.Path(path_type=Path), help="Where modules are.  [default: the manifest's]")
 @set_option

@@ -14,6 +14,7 @@ from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.jobmanager.usercode import build_vertices, check_functions
 from flinkjob.jobmaster.deciding import JobMasterOptions
 from flinkjob.jobmaster.restart import ExponentialDelay, FailureRate, FixedDelay, NoRestart, RestartStrategy
+from flinkjob.oplog.filesystem import scheme_of
 from flinkjob.oplog.storage import JobStorage
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,11 @@ class Job:
             raise InvalidOption(
                 f"{opt.STORAGE_DIR.key} is not set: result partitions are kept there whatever "
                 f"{opt.OPERATION_LOG_STORE.key} says; name a path that all JobManagers and TaskManagers share"
+            )
+        if scheme_of(storage_dir) == "memory":
+            raise InvalidOption(
+                f"{opt.STORAGE_DIR.key}: {storage_dir!r} is seen by one process only; name a path or a URL that all "
+                "JobManagers and TaskManagers share"
             )
         self.storage = JobStorage.below(storage_dir, namespace=self.namespace, name=self.name, uid=self.uid)
 

@@ -1,8 +1,8 @@
 """The JobManager process: one HTTP server, one candidate in the election, and at most one term at a time.
 
 A term that cannot go on (the log is out of reach, a newer epoch exists) gives the lease back and the process stands
-again. Only a damaged log is different: another try would not mend it, so the leader keeps the lease, leads nothing, and
-says so until a person comes.
+again. Only a damaged log, or a store that cannot keep one, is different: another try would not mend it, so the leader
+keeps the lease, leads nothing, and says so until a person comes.
 """
 
 import asyncio
@@ -15,7 +15,15 @@ from pathlib import Path
 from aiohttp import web
 
 from flinkjob.api import options as opt
-from flinkjob.api.errors import CorruptedLog, FlinkJobError, IllegalOperation, InvalidInput, LogUnavailable
+from flinkjob.api.errors import (
+    CorruptedLog,
+    FlinkJobError,
+    IllegalOperation,
+    InvalidInput,
+    InvalidOption,
+    LogUnavailable,
+    UnsupportedStorage,
+)
 from flinkjob.api.options import Configuration
 from flinkjob.election.filestore import FileLeaseStore
 from flinkjob.election.runner import LeaderElection
@@ -28,7 +36,7 @@ from flinkjob.jobmanager.rest import add_rest_routes
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
 from flinkjob.jobmanager.term import Term, TermHooks
 from flinkjob.jobmaster import events as ev
-from flinkjob.oplog.storage import local_path
+from flinkjob.oplog.storage import is_local, local_path
 from flinkjob.rpc.connection import TASKMANAGER_PATH, server_socket
 from flinkjob.worker.protocol import AttemptId, Progress
 
@@ -51,7 +59,7 @@ class JobManagerOptions:
     Attributes:
         id: its name, also in the lease.
         host, port: where it listens. address: where others reach it, ``host:port``.
-        lease_file: the election's record; None: in the job's storage.
+        lease_file: the election's record; None: in the job's storage, which has to be a path then.
         cluster_file: where ended TaskManagers are listed; None: nobody lists them.
     """
 
@@ -78,8 +86,7 @@ class JobManager:
         self._watch: TaskManagerWatch = (
             ClusterFileWatch(options.cluster_file) if options.cluster_file is not None else NoWatch()
         )
-        lease_file = options.lease_file or local_path(job.storage.url) / "lease.json"
-        self._store = FileLeaseStore(lease_file)
+        self._store = FileLeaseStore(options.lease_file or _lease_file_of(job))
         self._election: LeaderElection | None = None
         self._term: Term | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -154,7 +161,7 @@ class JobManager:
     async def _open(self, term: Term) -> None:
         try:
             await term.open()
-        except (CorruptedLog, IllegalOperation, InvalidInput) as error:
+        except (CorruptedLog, IllegalOperation, InvalidInput, UnsupportedStorage) as error:
             self._problem = str(error)
             logger.error("the job waits for a person: %s", error)
         except FlinkJobError as error:
@@ -264,3 +271,17 @@ class JobManager:
         term.dispatch(ev.CancelRequested())
         if term.writer is not None:
             await term.writer.wait_durable(term.master.graph.lsn)
+
+
+def _lease_file_of(job: Job) -> Path:
+    """The election's record in the job's storage.
+
+    Raises:
+        InvalidOption: the storage is no place for it.
+    """
+    if not is_local(job.storage.url):
+        raise InvalidOption(
+            f"--lease-file is needed: {opt.STORAGE_DIR.key} is {job.storage.url!r}, and the leader is elected by a file; "
+            "name one that all JobManagers of the job share"
+        )
+    return local_path(job.storage.url) / "lease.json"

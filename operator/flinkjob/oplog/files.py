@@ -5,6 +5,7 @@ syncs the directory after the file.
 """
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -55,6 +56,23 @@ def create_file(path: Path, data: bytes) -> bool:
     # Also for the loser: the winner may have died between its link and its sync.
     sync_directory(path.parent)
     return first
+
+
+class LocalDirectory:
+    """A directory of files that are written once; it is made with the first of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, name: str) -> bytes:
+        """See Directory."""
+        return (self._path / name).read_bytes()
+
+    def create(self, name: str, data: bytes) -> None:
+        """See Directory."""
+        make_directory(self._path)
+        if not create_file(self._path / name, data):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def write_beside(path: Path, data: bytes) -> Path:

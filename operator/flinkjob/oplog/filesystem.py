@@ -47,8 +47,13 @@ def open_filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         options = tuple(sorted(backend._get_kwargs_from_urls(url).items()))
         return _instance(backend, options, os.getpid()), str(backend._strip_protocol(url))
-    except (ValueError, TypeError, ImportError) as error:
-        raise UnsupportedStorage(f"{url!r} cannot be used as a storage: {error}") from error
+    except Exception as error:  # each backend has errors of its own for what it does not take
+        raise unusable(url, error) from error
+
+
+def unusable(url: str, error: Exception) -> UnsupportedStorage:
+    """The error for a URL that its backend does not take."""
+    return UnsupportedStorage(f"{url!r} cannot be used as a storage: {error}")
 
 
 def missing_backend(scheme: str, url: str) -> UnsupportedStorage:
@@ -60,7 +65,7 @@ def missing_backend(scheme: str, url: str) -> UnsupportedStorage:
     return UnsupportedStorage(f"{url!r}: the backend for {scheme}:// is not installed: {remedy}")
 
 
-def _backend(scheme: str, url: str) -> type[AbstractFileSystem]:
+def _backend(scheme: str, url: str) -> Any:
     try:
         if scheme == "hdfs":
             # fsspec itself would take another backend, whose exclusive creation is none.
@@ -78,7 +83,6 @@ def _backend(scheme: str, url: str) -> type[AbstractFileSystem]:
 
 
 @lru_cache(maxsize=64)
-def _instance(
-    backend: type[AbstractFileSystem], options: tuple[tuple[str, Any], ...], process: int
-) -> AbstractFileSystem:
+def _instance(backend: Any, options: tuple[tuple[str, Any], ...], process: int) -> AbstractFileSystem:
+    """One for each process: connections do not survive a fork."""
     return backend(**dict(options), skip_instance_cache=True, use_listings_cache=False)

@@ -13,10 +13,11 @@ from pathlib import PurePosixPath
 
 from fsspec import AbstractFileSystem
 
+from flinkjob.api.errors import FlinkJobError
 from flinkjob.oplog.filesystem import open_filesystem
 
 CONCURRENCY = 32
-"""Requests under way at once where many objects are read or removed."""
+"""Requests under way at once where many objects are removed."""
 
 _MEMORY = threading.RLock()
 """``memory://`` is a dictionary whose files share one position: only one thread may be in it."""
@@ -67,16 +68,15 @@ class ObjectStore:
         """The contents of objects, in order, asked for at once; None for each that does not exist."""
         nothing = [None] * len(names)
         with self._errors(names[0] if names else ""):
-            answers = self._filesystem.cat_ranges(
-                [self._path(name) for name in names], nothing, nothing, on_error="return", batch_size=CONCURRENCY
-            )
+            paths = [self._path(name) for name in names]
+            answers = self._filesystem.cat_ranges(paths, nothing, nothing, on_error="return")
         return [self._content(name, answer) for name, answer in zip(names, answers, strict=True)]
 
     def names(self, directory: str) -> list[str]:
         """The names directly in a directory, in order; on some stores they lag behind what has been written."""
         try:
             with self._errors(directory):
-                found = self._filesystem.ls(self._path(directory), detail=False, refresh=True)
+                found = self._filesystem.ls(self._path(directory), detail=False)
         except FileNotFoundError:
             return []
         return sorted(PurePosixPath(path).name for path in found)
@@ -114,7 +114,7 @@ class ObjectStore:
         except Exception as error:
             if _was_there_before(error):
                 raise FileExistsError(errno.EEXIST, "the object exists", name) from error
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | FlinkJobError):
                 raise
             # Backends let errors of their libraries through that are no OSError: no credentials, no connection.
             raise OSError(errno.EIO, f"{type(error).__name__}: {error}", name) from error

@@ -13,31 +13,83 @@
 ``jobgraph`` and ``result`` are written once: of several leaders that try, the first wins and all get what it wrote.
 """
 
+import contextlib
 import hashlib
 import os
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from fsspec.core import split_protocol
-from fsspec.registry import known_implementations
 
 from flinkjob.api.errors import LogUnavailable, UnsupportedStorage
 from flinkjob.oplog.append import AppendMedium
-from flinkjob.oplog.files import create_file, make_directory
+from flinkjob.oplog.files import LocalDirectory
+from flinkjob.oplog.filesystem import scheme_of
 from flinkjob.oplog.medium import Medium
 
-_LOCAL = ("file", "local")
+if TYPE_CHECKING:
+    from flinkjob.oplog.objectstore import ObjectStore
+
+_LOCAL = (None, "file", "local")
 _LONGEST_NAME = 200
 """Of a directory's name, in bytes: file systems take 255."""
+
+
+class Directory(Protocol):
+    """Files that are written once. Its methods raise OSError where the store fails."""
+
+    def read(self, name: str) -> bytes:
+        """A file's content.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a file durably, so that readers see the whole of it or nothing.
+
+        Raises:
+            FileExistsError: somebody has done so before.
+        """
 
 
 def open_medium(url: str) -> Medium:
     """The log medium for a job's directory, chosen by the URL's scheme.
 
     Raises:
-        UnsupportedStorage: no medium keeps a log there; the message names the scheme and those that are supported.
+        UnsupportedStorage: the scheme is unknown, or its backend is not installed.
     """
-    return AppendMedium(local_path(url))
+    if is_local(url):
+        return AppendMedium(local_path(url))
+    if scheme_of(url) == "hdfs":
+        from flinkjob.oplog.hdfs import HdfsMedium
+
+        return HdfsMedium(url)
+    from flinkjob.oplog.object import ObjectMedium
+
+    return ObjectMedium(_object_store(url))
+
+
+def open_directory(url: str) -> Directory:
+    """A job's directory itself, for what is written once.
+
+    Raises:
+        UnsupportedStorage: the scheme is unknown, or its backend is not installed.
+    """
+    if is_local(url):
+        return LocalDirectory(local_path(url))
+    if scheme_of(url) == "hdfs":
+        from flinkjob.oplog.hdfsfiles import HdfsDirectory
+
+        return HdfsDirectory(url)
+    return _object_store(url)
+
+
+def is_local(url: str) -> bool:
+    """Whether the URL means a path of this machine, mounted ones included."""
+    return scheme_of(url) in _LOCAL
 
 
 def local_path(url: str) -> Path:
@@ -49,16 +101,19 @@ def local_path(url: str) -> Path:
     scheme, path = split_protocol(os.fspath(url))
     if scheme is None and path.startswith("file:/"):  # as Hadoop writes it, with one slash
         scheme, path = "file", path.removeprefix("file:")
-    if scheme is not None and scheme not in _LOCAL:
-        known = (
-            "is no scheme that fsspec knows" if scheme not in known_implementations else "cannot keep an operation log"
-        )
-        raise UnsupportedStorage(f"{url!r}: {scheme}:// {known}; supported are a local path and file://")
+    if scheme not in _LOCAL:
+        raise UnsupportedStorage(f"{url!r} is no path of this machine; wanted is a local path or file://")
     if scheme is not None and not path.startswith("/"):
         raise UnsupportedStorage(f"{url!r}: a file:// URL needs an absolute path, as in file:///var/lib/flink")
     if not path:
-        raise UnsupportedStorage(f"{url!r} is no path; supported are a local path and file://")
+        raise UnsupportedStorage(f"{url!r} is no path; supported are a local path and URLs such as file:// and s3://")
     return Path(os.path.abspath(path))
+
+
+def _object_store(url: str) -> "ObjectStore":
+    from flinkjob.oplog.objectstore import ObjectStore
+
+    return ObjectStore(url)
 
 
 class JobStorage:
@@ -127,20 +182,23 @@ class JobStorage:
         """
         return self._store("result", data)
 
+    @cached_property
+    def _directory(self) -> Directory:
+        return open_directory(self.url)
+
     def _read(self, name: str) -> bytes | None:
         try:
-            return (local_path(self.url) / name).read_bytes()
+            return self._directory.read(name)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise LogUnavailable(f"{self.url}/{name} cannot be read: {error}") from error
 
     def _store(self, name: str, data: bytes) -> bytes:
-        path = local_path(self.url) / name
         try:
-            make_directory(path.parent)
-            create_file(path, data)
-            return path.read_bytes()
+            with contextlib.suppress(FileExistsError):
+                self._directory.create(name, data)
+            return self._directory.read(name)
         except OSError as error:
             raise LogUnavailable(f"{self.url}/{name} cannot be written: {error}") from error
 

@@ -5,12 +5,14 @@ costs the import of fsspec and of the backend. Paths are below the root, with ``
 """
 
 import errno
+import io
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
-from flinkjob.api.errors import StorageError, UnsupportedStorage
+from flinkjob.api.errors import FlinkJobError, StorageError
 
 _LOCAL_SCHEMES = ("file://", "local://", "file:", "local:")
 _DAMAGED = frozenset({errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EISDIR})
@@ -124,40 +126,97 @@ class LocalStorage:
 
 
 class RemoteStorage:
-    """A directory behind any other fsspec URL.
+    """A directory behind any other URL.
 
     Raises:
         UnsupportedStorage: the protocol is unknown, or its backend is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
+        from flinkjob.oplog.filesystem import open_filesystem, scheme_of
 
-        try:
-            self._filesystem, self._root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise UnsupportedStorage(f"storage {url!r} cannot be used: {error}") from error
+        self._filesystem, root = open_filesystem(url)
+        self._root = root.rstrip("/")
+        self._renames = scheme_of(url) == "hdfs"
 
     def open(self, path: str) -> BinaryIO:
         """The file, to be read."""
-        file: BinaryIO = self._filesystem.open(f"{self._root}/{path}", "rb")
-        return file
+        with _remote_errors():
+            return io.BufferedReader(_RemoteFile(self._filesystem.open(f"{self._root}/{path}", "rb")))
 
     def open_new(self, path: str) -> BinaryIO:
         """A new file, to be written; missing directories are made."""
         name = f"{self._root}/{path}"
-        self._filesystem.makedirs(name.rpartition("/")[0], exist_ok=True)
-        file: BinaryIO = self._filesystem.open(name, "wb")
-        return file
+        with _remote_errors():
+            try:
+                file = self._filesystem.open(name, "wb")
+            except FileNotFoundError:
+                self._filesystem.makedirs(name.rpartition("/")[0], exist_ok=True)
+                file = self._filesystem.open(name, "wb")
+            return cast(BinaryIO, _RemoteFile(file))
 
     def publish(self, file: BinaryIO, pending: str, path: str) -> None:
         """Close, which is what makes a remote file durable, and move."""
         file.close()
-        self._filesystem.mv(f"{self._root}/{pending}", f"{self._root}/{path}")
+        source, target = f"{self._root}/{pending}", f"{self._root}/{path}"
+        with _remote_errors():
+            if self._renames:
+                self._filesystem.mv(source, target, overwrite=True)
+            else:
+                # An object store cannot rename; a copy appears whole, too.
+                self._filesystem.cp_file(source, target)
+                self._filesystem.rm_file(source)
 
     def remove(self, path: str) -> None:
         """Remove the file."""
-        self._filesystem.rm_file(f"{self._root}/{path}")
+        with _remote_errors():
+            self._filesystem.rm_file(f"{self._root}/{path}")
+
+
+class _RemoteFile(io.RawIOBase):
+    """A backend's file whose errors are OSErrors, and which ``io`` can put a buffer around."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        with _remote_errors():
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        with _remote_errors():
+            self._file.seek(offset, whence)
+            return int(self._file.tell())
+
+    def write(self, data: Any, /) -> int:
+        with _remote_errors():
+            self._file.write(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            with _remote_errors():
+                self._file.close()
+
+
+@contextmanager
+def _remote_errors() -> Iterator[None]:
+    """Backends let errors of their libraries through that are no OSError; here they all are."""
+    try:
+        yield
+    except (OSError, FlinkJobError):  # a task may be told to stop at any point
+        raise
+    except Exception as error:
+        raise OSError(errno.EREMOTEIO, f"{type(error).__name__}: {error}") from error
 
 
 def open_storage(url: str) -> Storage:
