@@ -9,7 +9,7 @@ SEEDS ?= 20000
 MINUTES ?= 10
 ROUNDS ?= 200
 
-.PHONY: demo test simulate chaos soak lint bench lock clean
+.PHONY: demo test test-hdfs simulate chaos soak lint bench lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -36,6 +36,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
 
+# On a real NameNode and DataNode: needs Java and Maven, which fetches 90 MB once; without them all are skipped.
+test-hdfs: $(READY)
+	$(BIN)/python -m pytest -m hdfs -ra
+
 # The long form of the tests with real processes: so many zombie leaders in a row. Ten minutes or so.
 chaos: $(READY)
 	CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n $(JOBS) tests/chaos
@@ -60,8 +64,8 @@ bench: $(READY)
 
 # Renews the lock; needs uv.
 lock:
-	uv pip compile pyproject.toml --extra dev --extra s3 --extra hdfs --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --quiet --output-file requirements.lock
+	uv pip compile pyproject.toml --extra dev --extra s3 --extra hdfs --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --quiet --output-file requirements.lock
 
 clean:
 	rm -rf .venv $(DEMO)

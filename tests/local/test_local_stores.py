@@ -1,20 +1,76 @@
-"""A job whose log and partitions lie in an object store, through a failover."""
+"""A job whose log and partitions lie in a store that is no file system, through a failover."""
 
 import json
-import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from stores.hadoop import Hdfs
+
+from .clusters import RESULT, Run, alive, check_undisturbed, kill, pids_of
+
+Start = Callable[..., Run]
 
 TUTORIAL = Path(__file__).parents[2] / "examples" / "tutorial" / "tutorial.yaml"
 
 
-def test_a_job_on_s3_is_continued_by_the_next_leader(s3_environment: dict[str, str], s3_url: str) -> None:
+@pytest.fixture(params=["s3", pytest.param("hdfs", marks=pytest.mark.hdfs)])
+def storage_dir(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A storage directory on each kind of store, which processes started from now on can reach."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    if request.param == "s3":
+        for name, value in request.getfixturevalue("s3_environment").items():
+            monkeypatch.setenv(name, value)
+    return url
+
+
+def test_a_job_is_finished_exactly_though_its_leader_was_killed(storage_dir: str) -> None:
     command = [sys.executable, "-m", "flinkjob", "run", str(TUTORIAL), "--kill-leader-at", "50%", "--output", "json"]
-    command += ["--set", f"high-availability.storageDir={s3_url}"]
-    run = subprocess.run(command, env={**os.environ, **s3_environment}, capture_output=True, text=True, timeout=100)
+    command += ["--set", f"high-availability.storageDir={storage_dir}"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
     assert report["outputs"]["report"][0] == "61\tthe"
+    assert report["accumulators"] == {"words": 49}
     assert report["tasks"] == {"total": 13, "finished": 13, "restarted": 0}
     assert [failover["epoch"] for failover in report["failovers"]] == [2]
+
+
+def test_every_running_task_is_continued_and_the_log_can_be_looked_at(start: Start, storage_dir: str) -> None:
+    run = start(high__availability_storageDir=storage_dir)
+    before = run.in_second()
+    dead = run.leader()
+    kill(dead)
+    run.leader(but=dead["id"])
+    assert all(alive(pid) for pid in pids_of(before))
+    outcome = run.finish()
+    check_undisturbed(run, before, outcome)
+    (failover,) = outcome.report["failovers"]
+    assert failover["verdicts"]["continued"] == 4
+    assert sorted(path.name for path in run.state.iterdir() if path.is_dir()) == ["logs", "work"]
+    uid = json.loads((run.state / "job.json").read_text())["uid"]
+    command = [sys.executable, "-m", "flinkjob", "log", "verify", f"{storage_dir}/default/gated-{uid}"]
+    verified = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.hdfs
+def test_a_datanode_that_dies_and_comes_back_loses_nothing(start: Start, hdfs: Hdfs, hdfs_url: str) -> None:
+    """Its only copy of everything is away while tasks end and the leader wants to log it."""
+    run = start(high__availability_storageDir=hdfs_url)
+    before = run.in_second()
+    hdfs.kill_datanode()
+    run.job.open("second")  # their partitions cannot be written now: such attempts fail, and are run again
+    back = threading.Thread(target=hdfs.start_datanode)
+    back.start()
+    outcome = run.finish()
+    back.join()
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.report["outputs"] == RESULT
+    assert outcome.report["job"]["state"] == "FINISHED"
+    assert set(run.job.starts("first")) == {(0, 0), (1, 0)}, "what had finished was not run again"
+    assert set(before) <= set(run.job.starts("second"))

@@ -1,5 +1,6 @@
 """A job's directory: its name, its URL, and what is written there once."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from flinkjob.api.errors import LogUnavailable, UnsupportedStorage
 from flinkjob.oplog.append import AppendMedium
-from flinkjob.oplog.storage import JobStorage, local_path, open_medium
+from flinkjob.oplog.object import ObjectMedium
+from flinkjob.oplog.storage import JobStorage, is_local, local_path, open_directory, open_medium
 
 names = st.text(min_size=0, max_size=300)
 
@@ -58,9 +60,22 @@ def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, mon
     assert local_path("ha/job") == tmp_path / "ha/job"
 
 
-def test_a_scheme_that_does_not_exist_is_refused_as_such() -> None:
+@pytest.mark.parametrize("url", ["hdfs://namenode:8020/ha", "s3://bucket/ha", "memory://ha", "htfs://a/b"])
+def test_a_url_that_is_no_path_is_not_local(url: str) -> None:
+    assert not is_local(url)
+    with pytest.raises(UnsupportedStorage, match="is no path of this machine"):
+        local_path(url)
+
+
+def test_an_object_store_keeps_a_log() -> None:
+    assert isinstance(open_medium("memory://ha/job"), ObjectMedium)
+    assert open_medium("memory://ha/job").location == "memory://ha/job"
+
+
+@pytest.mark.parametrize("use", [open_medium, open_directory, lambda url: JobStorage(url).read_job_graph()])
+def test_a_scheme_that_does_not_exist_is_refused_as_such(use: Callable[[str], object]) -> None:
     with pytest.raises(UnsupportedStorage, match="htfs:// is no scheme that fsspec knows"):
-        open_medium("htfs://namenode/ha")
+        use("htfs://namenode/ha")
 
 
 @pytest.mark.parametrize("url", ["file://host/ha", ""])
@@ -69,29 +84,38 @@ def test_a_malformed_url_is_refused(url: str) -> None:
         open_medium(url)
 
 
-def test_looking_makes_nothing(tmp_path: Path) -> None:
-    storage = JobStorage(str(tmp_path / "job"))
+def test_looking_makes_nothing(job_url: str) -> None:
+    storage = JobStorage(job_url)
     assert storage.read_job_graph() is None
     assert storage.read_result() is None
     assert storage.medium().segments() == []
-    assert not (tmp_path / "job").exists()
+    assert storage.medium().snapshots() == []
+    if is_local(job_url):
+        assert not local_path(job_url).exists()
 
 
-def test_the_first_job_graph_wins(tmp_path: Path) -> None:
-    storage = JobStorage(f"file://{tmp_path}/job")
+def test_the_first_job_graph_wins(job_url: str) -> None:
+    storage = JobStorage(job_url)
     assert storage.store_job_graph(b"first") == b"first"
     assert storage.store_job_graph(b"second") == b"first"
-    assert storage.read_job_graph() == b"first"
+    assert JobStorage(job_url).read_job_graph() == b"first"
+    assert storage.read_result() is None
+
+
+def test_nothing_else_is_left_beside_it(tmp_path: Path) -> None:
+    storage = JobStorage(f"file://{tmp_path}/job")
+    storage.store_job_graph(b"first")
+    storage.store_job_graph(b"second")
     assert [path.name for path in (tmp_path / "job").iterdir()] == ["jobgraph"]
 
 
-def test_of_many_results_at_once_all_writers_get_the_same(tmp_path: Path) -> None:
-    results = [bytes([n]) * 10000 for n in range(30)]
-    with ThreadPoolExecutor(8) as threads:
-        stored = set(threads.map(lambda data: JobStorage(str(tmp_path)).store_result(data), results))
+def test_of_many_results_at_once_all_writers_get_the_same(job_url: str) -> None:
+    results = [bytes([n]) * 10000 for n in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        stored = set(threads.map(lambda data: JobStorage(job_url).store_result(data), results))
     assert len(stored) == 1
     assert stored <= set(results)
-    assert JobStorage(str(tmp_path)).read_result() in stored
+    assert JobStorage(job_url).read_result() in stored
 
 
 def test_a_store_that_fails_is_named(tmp_path: Path) -> None:

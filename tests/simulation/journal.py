@@ -52,7 +52,7 @@ class Pen:
         self._on_failed = on_failed
         self._buffer: list[Operation] = []
         self._busy = self._closed = False
-        self._segment = Segment(epoch, 0)
+        self._segment, self._number = Segment(epoch, 0), 0
         self._clean, self._empty = True, True
         self._snapshot: tuple[int, bytes] | None = None
         self.last_lsn = self.durable_lsn = position.lsn
@@ -168,9 +168,10 @@ class Pen:
             self._process.after(RETRY_PAUSE, self._write, block, deadline)
 
     def _begin_segment(self) -> None:
-        self._segment = Segment(self._epoch, self._segment.number + 1)
-        self._store.create(self._segment)
-        self._clean, self._empty = True, True
+        self._number += 1  # also when it fails
+        segment = Segment(self._epoch, self._number)
+        self._store.create(segment)
+        self._segment, self._clean, self._empty = segment, True, True
 
     def _fail(self, error: StorageError) -> None:
         if not self._closed:
@@ -187,11 +188,12 @@ class Pen:
             return
         try:
             step()
-        except OSError:
-            self._snapshot, self._busy = None, False
-            self._go_on()
         except Deposed as error:
             self._fail(error)
+        except (OSError, LogUnavailable):
+            # The log itself is as good as before.
+            self._snapshot, self._busy = None, False
+            self._go_on()
 
     def _store_snapshot(self) -> None:
         assert self._snapshot is not None

@@ -82,15 +82,17 @@ def epochs_do_not_interleave(world: "Cluster", leader: str, node: Node) -> None:
 
 
 def check_decision(term: "Term", decision: ev.Decision) -> None:
-    """All that must be true of what a leader decides."""
+    """All that must be true of what a leader decides; one that is deposed and does not know it decides in vain."""
     if decision.operations:
+        deposed = term.epoch < term.world.truth.graph.epoch
         term.world.note(term.process, decision.operations)
         for operation in ops.decode_operations(ops.encode_operations(decision.operations)):
-            _check_operation(term, operation)
+            if not deposed:
+                _check_operation(term, operation)
             term.shadow.apply(operation)
         the_log_folds_to_the_graph(term)
         splits_are_dealt_out_once(term.shadow)
-        if any(isinstance(operation, ops.FailoverCompleted) for operation in decision.operations):
+        if not deposed and any(isinstance(operation, ops.FailoverCompleted) for operation in decision.operations):
             a_failover_finds_lost_partitions(term)
     time_goes_on(term)
 

@@ -19,14 +19,15 @@ from flinkjob.taskmanager.storage import (
     open_file,
     open_input,
     open_storage,
+    read_range,
 )
 
 
-@pytest.fixture(params=["path", "file-url", "memory"])
+@pytest.fixture(params=["path", "file-url", "memory", "s3", pytest.param("hdfs", marks=pytest.mark.hdfs)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """Each kind of storage."""
     urls = {"path": str(tmp_path), "file-url": f"file://{tmp_path}/", "memory": f"memory://{tmp_path.name}"}
-    return open_storage(urls[request.param])
+    return open_storage(urls.get(request.param) or request.getfixturevalue(f"{request.param}_url"))
 
 
 def content(storage: Storage, path: str) -> bytes:
@@ -62,6 +63,46 @@ def test_two_writers_of_one_name_do_not_meet(storage: Storage) -> None:
     one.commit()
     other.discard()
     assert content(storage, "dir/name") == b"1" * 10
+
+
+def test_files_are_read_in_pieces_and_by_lines(storage: Storage) -> None:
+    file = PendingFile(storage, "dir/name")
+    file.write(b"line\n" * 1000)
+    file.commit()
+    with open_file(storage, "dir/name") as reader:
+        assert read_range(reader, 4998, 10, "name") == b"e\n"
+        assert read_range(reader, 5, 5, "name") == b"line\n"
+        assert reader.readline() == b"line\n"
+        assert reader.seek(0, os.SEEK_END) == 5000
+        assert reader.read(1) == b""
+
+
+def test_a_large_file_is_whole(storage: Storage) -> None:
+    piece = os.urandom(1 << 20)
+    file = PendingFile(storage, "dir/name")
+    for _ in range(12):
+        file.write(piece)
+    file.commit()
+    assert content(storage, "dir/name") == piece * 12
+
+
+def test_what_was_discarded_is_gone(storage: Storage) -> None:
+    file = PendingFile(storage, "dir/name")
+    file.write(b"data")
+    file.discard()
+    with pytest.raises(MissingFile):
+        open_file(storage, file._pending)
+
+
+@pytest.mark.hdfs
+def test_a_failure_of_hdfs_is_told_in_one_line(hdfs_url: str) -> None:
+    with pytest.raises(StorageError) as missing:
+        open_file(open_storage(hdfs_url), "none")
+    assert "\n" not in str(missing.value)
+    PendingFile(open_storage(hdfs_url), "dir/name").commit()
+    with pytest.raises(StorageError) as in_the_way:
+        PendingFile(open_storage(hdfs_url), "dir/name/below")
+    assert "\n" not in str(in_the_way.value)
 
 
 def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:

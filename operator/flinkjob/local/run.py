@@ -98,6 +98,8 @@ class LocalRun:
             await asyncio.sleep(POLL_INTERVAL)
         for share in kills:
             self.observer.note(f"the job ended before the leader could be killed at {share:.0%}")
+        if not self._leader and (view := await monitor.job()) is not None:
+            self._seen(view, monitor.leader)  # the job was over before anybody had looked
         return ended
 
     def _seen(self, view: JobView, leader: str) -> None:

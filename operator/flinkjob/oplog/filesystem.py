@@ -45,8 +45,10 @@ def open_filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     scheme = scheme_of(url) or "file"
     backend = _backend(scheme, url)
     try:
-        options = tuple(sorted(backend._get_kwargs_from_urls(url).items()))
-        return _instance(backend, options, os.getpid()), str(backend._strip_protocol(url))
+        options = dict(backend._get_kwargs_from_urls(url))
+        if scheme != "hdfs":  # which takes its options for Hadoop's, and keeps no listings anyway
+            options["use_listings_cache"] = False
+        return _instance(backend, tuple(sorted(options.items())), os.getpid()), str(backend._strip_protocol(url))
     except Exception as error:  # each backend has errors of its own for what it does not take
         raise unusable(url, error) from error
 
@@ -85,4 +87,4 @@ def _backend(scheme: str, url: str) -> Any:
 @lru_cache(maxsize=64)
 def _instance(backend: Any, options: tuple[tuple[str, Any], ...], process: int) -> AbstractFileSystem:
     """One for each process: connections do not survive a fork."""
-    return backend(**dict(options), skip_instance_cache=True, use_listings_cache=False)
+    return backend(**dict(options), skip_instance_cache=True)

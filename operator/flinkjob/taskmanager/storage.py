@@ -274,4 +274,5 @@ def read_range(file: BinaryIO, start: int, length: int, name: str) -> bytes:
 
 def _failure(verb: str, path: str, error: OSError) -> StorageError:
     kind = MissingFile if error.errno in _DAMAGED and verb == "read" else StorageError
-    return kind(f"{path} cannot be {verb}: {error.strerror or error}")
+    # HDFS appends a stack trace of its own.
+    return kind(f"{path} cannot be {verb}: {str(error.strerror or error).splitlines()[0]}")
