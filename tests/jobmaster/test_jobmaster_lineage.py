@@ -3,16 +3,21 @@
 Each test says in its docstring where the case comes from and, where the outcome is another one, what it was there.
 """
 
+import pytest
+
+from flinkjob.api.job import Partitioner
 from flinkjob.graph import operations as ops
+from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.operations import InputSplit
 from flinkjob.graph.states import ExecutionState
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
+from flinkjob.jobmaster.failover import output_needed
 from flinkjob.jobmaster.restart import FixedDelay
 from flinkjob.worker.protocol import AttemptId, Splits
 
 from .bench import Bench
-from .jobs import pair, word_count
+from .jobs import FORWARD, HASH, job, pair, vertex, word_count
 from .world import options
 
 E = ExecutionState
@@ -248,3 +253,15 @@ def test_an_input_found_missing_by_a_task_while_reconciling_restarts_its_produce
     bench.connect(reports=[type(report)(report.attempt, report.state, cause="gone", lost_input=(0, 0))])
     bench.handle(ev.PartitionsChecked(()))
     assert [op.tasks for op in bench.logged(ops.RestartScheduled)] == [((0, 0), (1, 0))]
+
+
+@pytest.mark.parametrize("edge", [FORWARD, HASH])
+def test_what_a_task_reads_that_is_to_run_again_is_needed(edge: Partitioner) -> None:
+    graph = ExecutionGraph(job(vertex("a"), vertex("b", reads={"a": edge}), vertex("c", reads={"b": edge})))
+    graph.apply_all([ops.EpochStarted(1, "jm", 1), ops.TaskManagerRegistered("tm", "tm:1", 1, 1)])
+    for finished in (0, 1, 2):
+        graph.apply(ops.TaskDeploying(finished, 0, 0, 0, 1))
+        graph.apply(ops.TaskFinished(finished, 0, 0, 1, ops.ResultPartition(1, 1, 1)))
+    assert [output_needed(graph, producer, 0) for producer in (0, 1, 2)] == [False, False, True]
+    graph.apply(ops.RestartScheduled(((1, 0), (2, 0)), 9, "its partition is lost", ops.RestartState(1), 1))
+    assert [output_needed(graph, producer, 0) for producer in (0, 1, 2)] == [True, False, False]

@@ -46,6 +46,7 @@ def test_every_running_task_is_continued_and_the_log_can_be_looked_at(start: Sta
     dead = run.leader()
     kill(dead)
     run.leader(but=dead["id"])
+    run.running("second", 4, epoch=2)
     assert all(alive(pid) for pid in pids_of(before))
     outcome = run.finish()
     check_undisturbed(run, before, outcome)

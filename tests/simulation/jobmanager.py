@@ -157,7 +157,8 @@ class JobManager(Process):
             self._news()
 
     def _register(self, end: End, register: msg.Register) -> None:
-        if not end.open:
+        # Taken for granted here: what a TaskManager has sent on a connection that it has given up since is not looked at.
+        if not end.open or not end.other.open:
             return
         term = self._led
         if term is None or term.master is None:

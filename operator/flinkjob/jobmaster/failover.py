@@ -72,15 +72,20 @@ def inputs_of(graph: ExecutionGraph, tasks: Iterable[TaskId]) -> set[TaskId]:
 
 
 def output_needed(graph: ExecutionGraph, vertex: int, subtask: int) -> bool:
-    """Whether somebody will still read the partition of this finished subtask: a consumer, or the job's result."""
+    """Whether somebody will still read the partition of this finished subtask: a consumer, or the job's result.
+
+    A consumer that is to run again will read it again; what is to be produced again, nobody will read.
+    """
+    if (vertex, subtask) in graph.restart_due:
+        return False
     outputs = graph.job_graph.vertices[vertex].outputs
     if not outputs:
         return True
     for consumer, number in outputs:
         states = graph.vertices[consumer]
         if graph.job_graph.vertices[consumer].inputs[number].partitioner is Partitioner.FORWARD:
-            if states.state[subtask] != ExecutionState.FINISHED:
+            if states.state[subtask] != ExecutionState.FINISHED or (consumer, subtask) in graph.restart_due:
                 return True
-        elif not states.finished:
+        elif not states.finished or states.restarting:
             return True
     return False

@@ -8,8 +8,11 @@ must guarantee, whatever it is made of:
   epoch either was durable before, and then ``open_segment`` shows it, or raises Deposed.
 
 A writer that does not know yet that it has been deposed may go on writing for a moment. Readers recognise what it wrote in
-vain, and it never removes or changes a byte that a successor may have read: after a failed write it goes on in a new
-segment and repeats the block there, byte by byte.
+vain, and it never removes or changes a byte that a successor may have read: after a failed write it repeats the block, byte
+by byte, elsewhere or where it finds it whole.
+
+Three media stand: ``append`` (file systems), ``object`` (object stores) and ``hdfs``. One suite of tests holds them all to
+what is said here.
 """
 
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from typing import BinaryIO, Protocol
 
 @dataclass(frozen=True, slots=True, order=True)
 class Segment:
-    """A stretch of the log in one file or object: its epoch and its number within the epoch, from 0."""
+    """A stretch of the log, a file or a run of objects: its epoch and its number within the epoch, from 0."""
 
     epoch: int
     number: int
@@ -81,10 +84,10 @@ class Medium(Protocol):
         """All segments there are, in order."""
 
     def describe(self, segment: Segment) -> str:
-        """The name of a segment's file or object, for messages."""
+        """The name of a segment's file or objects, for messages."""
 
     def open_segment(self, segment: Segment) -> BinaryIO:
-        """The segment's bytes, seekable."""
+        """The segment's bytes, seekable. Of an epoch that has not been fenced, the newest ones may be missing."""
 
     def settle(self, epoch: int) -> None:
         """Make durable all that can be read now of the epochs below, before anything is built on it."""
