@@ -38,7 +38,7 @@ test: $(READY)
 
 # On a real NameNode and DataNode: needs Java and Maven, which fetches 90 MB once; without them all are skipped.
 test-hdfs: $(READY)
-	$(BIN)/python -m pytest -m hdfs -ra
+	$(BIN)/python -m pytest -m hdfs -ra --timeout 600
 
 # The long form of the tests with real processes: so many zombie leaders in a row. Ten minutes or so.
 chaos: $(READY)
