@@ -29,6 +29,10 @@ spec:
 """
 
 MODULE = """
+import json
+import time
+from pathlib import Path
+
 from flinkjob import JobGraphBuilder
 
 
@@ -36,6 +40,12 @@ def numbers(context):
     for number in range(context.args["count"]):
         context.emit(number)
         context.add("numbers", 1)
+
+
+def add_after_failover(context):
+    while json.loads(Path(context.args["lease"]).read_text())["leaseTransitions"] < 2:
+        time.sleep(0.01)
+    context.emit(sum(context.read()))
 
 
 def add(context):

@@ -41,9 +41,10 @@ def test_the_text_report_has_result_and_accumulators(flinkjob: Call, job: Path) 
 
 
 def test_a_killed_leader_is_part_of_both_reports(flinkjob: Call, job: Path, tmp_path: Path) -> None:
-    answer = flinkjob(
-        "run", job, "--jobmanagers", 2, "--kill-leader-at", "0%", "--output", "json", "--state-dir", tmp_path / "state"
-    )
+    state = tmp_path / "state"
+    task = f'"small:add_after_failover", args: {{lease: {state}/lease.json}}'
+    job.write_text(MANIFEST.replace('"small:add"', task))
+    answer = flinkjob("run", job, "--jobmanagers", 2, "--kill-leader-at", "0%", "--output", "json", "--state-dir", state)
     assert answer.code == 0
     (failover,) = answer.json["failovers"]
     assert set(failover) >= {
@@ -54,7 +55,7 @@ def test_a_killed_leader_is_part_of_both_reports(flinkjob: Call, job: Path, tmp_
     assert failover["epoch"] == 2
     assert "killing the leader" in answer.err
     assert "is gone: its process was killed by SIGKILL" in answer.err
-    text = flinkjob("run", job, "--state-dir", tmp_path / "state")
+    text = flinkjob("run", job, "--state-dir", state)
     assert "Failovers of the JobManager" in text.out
     assert failover["leader"] in text.out
 

@@ -221,9 +221,17 @@ class Run:
         return eventually(leading, f"somebody leads (not {but or not_pid or 'nobody'})")
 
     def standby(self) -> Any:
-        """The entry of a JobManager that does not lead."""
-        leader = self.leader()["id"]
-        return next(entry for entry in self.cluster()["jobmanagers"] if entry["id"] != leader)
+        """The entry of a JobManager that does not lead, and knows who does."""
+        leader = self.leader()
+
+        def standing_by() -> Any:
+            for entry in self.cluster()["jobmanagers"]:
+                told = get(f"{entry['rest']}/leader") if entry["id"] != leader["id"] else None
+                if told and f"http://{told['address']}" == leader["rest"]:
+                    return entry
+            return None
+
+        return eventually(standing_by, f"a standby knows that {leader['id']} leads")
 
     def progress(self) -> Any:
         """What the leader says of the job; None while there is none."""
