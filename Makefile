@@ -9,7 +9,7 @@ SEEDS ?= 20000
 MINUTES ?= 10
 ROUNDS ?= 200
 
-.PHONY: demo test test-hdfs simulate chaos soak lint bench lock clean
+.PHONY: demo test test-hdfs test-kube cluster cluster-down demo-k8s e2e simulate fuzz chaos soak lint bench crd docs chart lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -40,6 +40,34 @@ test: $(READY)
 test-hdfs: $(READY)
 	$(BIN)/python -m pytest -m hdfs -ra --timeout 600
 
+# On a real Kubernetes API server, whose programs are built once into the user's cache (ten minutes, with go). `make test` runs
+# the same tests where these programs are already.
+test-kube: $(READY)
+	PYTHONPATH=e2e $(BIN)/python -m cluster build
+	KUBE_REQUIRED=1 $(BIN)/python -m pytest -n $(JOBS) -m kube
+
+# A real kind cluster of three nodes on this machine, and the project's image on it: export KUBECONFIG as it says. Where no
+# image can be pulled, all is made from packages first (root, Debian and go; 15 minutes once, 1 minute from then on).
+cluster: $(READY)
+	PYTHONPATH=e2e $(BIN)/python -m cluster up
+	PYTHONPATH=e2e $(BIN)/python -m cluster image
+
+cluster-down: $(READY)
+	PYTHONPATH=e2e $(BIN)/python -m cluster down
+
+# The tutorial, docs/tutorial.md, line by line on that cluster: the job's leader is deleted, and its tasks run on.
+demo-k8s: cluster
+	PYTHONPATH=e2e:tests $(BIN)/python -m walkthrough docs/tutorial.md
+
+# The end-to-end suite on that cluster; or, with `make e2e KUBECONFIG=FILE IMAGE=NAME`, on another that has the image.
+ifeq ($(origin KUBECONFIG),command line)
+e2e: $(READY)
+	E2E_KUBECONFIG=$(KUBECONFIG) E2E_IMAGE=$(IMAGE) $(BIN)/python -m pytest e2e --timeout 900
+else
+e2e: cluster
+	$(BIN)/python -m pytest e2e --timeout 900
+endif
+
 # The long form of the tests with real processes: so many zombie leaders in a row. Ten minutes or so.
 chaos: $(READY)
 	CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n $(JOBS) tests/chaos
@@ -52,20 +80,40 @@ soak: $(READY)
 simulate: $(READY)
 	cd tests && ../$(BIN)/python -m simulation.simulate $(SEEDS)
 
+# Changed logs, messages and manifests, guided by coverage; `make test` has a few hundred of each. Needs the extra `fuzz`.
+fuzz: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m simulation.fuzz --minutes $(MINUTES)
+
 lint: $(READY)
-	$(BIN)/ruff check operator tests examples benchmarks
-	$(BIN)/ruff format --check operator tests examples benchmarks
+	$(BIN)/ruff check operator tests examples benchmarks e2e
+	$(BIN)/ruff format --check operator tests examples benchmarks e2e
 	$(BIN)/mypy operator/flinkjob tests examples benchmarks
+	$(BIN)/mypy e2e
 	$(BIN)/lint-imports
 
 # Takes some minutes; `make bench PEERS=--peers` also runs Dask and Ray. Writes benchmarks/results.json and docs/benchmarks.md.
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py $(PEERS)
 
-# Renews the lock; needs uv.
+# The CustomResourceDefinition, made of the typed values; the chart's copy is the same file.
+crd: $(READY)
+	$(BIN)/flinkjob crd > crds/flinkjobs.yaml
+	cp crds/flinkjobs.yaml charts/flinkjob-operator/files/flinkjobs.yaml
+
+# The table of values in the chart's README, made of the comments in values.yaml.
+chart: $(READY)
+	PYTHONPATH=tests:e2e $(BIN)/python -m chart.readme
+
+# The pages of docs/ that are made of something else: the FlinkJob's fields, the options, the metrics.
+docs: $(READY)
+	cd tests && ../$(BIN)/python -m docs.generate
+
+# Renews the locks: of development, of the image, and of what builds the package in the image. Needs uv.
+UV_LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 lock:
-	uv pip compile pyproject.toml --extra dev --extra s3 --extra hdfs --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-emit-index-url --quiet --output-file requirements.lock
+	$(UV_LOCK) pyproject.toml --extra dev --extra s3 --extra hdfs --output-file requirements.lock
+	$(UV_LOCK) pyproject.toml --extra s3 --extra hdfs --constraints requirements.lock --output-file requirements-image.lock
+	$(UV_LOCK) --group build --constraints requirements.lock --output-file requirements-build.lock
 
 clean:
 	rm -rf .venv $(DEMO)

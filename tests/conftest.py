@@ -1,9 +1,13 @@
-"""What tests of several rooms share: the servers of the stores that are no file systems, one of each for a session."""
+"""What tests of several rooms share: Kubernetes' API server and those of object stores and HDFS, one each for a session."""
 
+import os
+import re
+import secrets
 from collections.abc import Iterator
 
 import pytest
 
+from kube.apiserver import ApiServer, ApiServerMissing, api_server
 from stores.hadoop import Hdfs, HdfsMissing, hdfs_cluster
 from stores.seaweed import BUCKET, s3_server
 
@@ -35,3 +39,35 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
 def hdfs_url(hdfs: Hdfs, request: pytest.FixtureRequest) -> str:
     """A place of the test's own in HDFS."""
     return f"{hdfs.url}/{abs(hash(request.node.nodeid)):x}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the API server or helm is marked so, before tests are selected by their marks."""
+    for item in items:
+        if {"apiserver", "helms"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kube)
+
+
+@pytest.fixture(scope="session")
+def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real API server; skipped where its programs are not, unless KUBE_REQUIRED says that they have to be."""
+    try:
+        with api_server(tmp_path_factory.mktemp("kube")) as server:
+            yield server
+    except ApiServerMissing as missing:
+        if os.environ.get("KUBE_REQUIRED"):
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def namespace(apiserver: ApiServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own on an API server that runs, whatever tests before it did."""
+    apiserver.start_api()
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    name = f"{words[:40].strip('-')}-{secrets.token_hex(4)}"
+    apiserver.make_namespace(name)
+    yield name
+    apiserver.start_api()
+    apiserver.call("DELETE", f"/api/v1/namespaces/{name}")

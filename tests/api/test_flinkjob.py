@@ -169,7 +169,7 @@ WRONG = [
     ("{name: wordcount}", "{name: a, uid: ../../etc}", "metadata.uid: '../../etc' is not a uid"),
     ("{name: wordcount}", "{name: a, labels: {x/y: 1}}", "metadata.labels['x/y']: expected a string, got the number 1"),
     ("jobManager: {replicas: 2}", "jobmanager: {}", "spec: unknown field 'jobmanager' (did you mean 'jobManager'?)"),
-    ("jobManager: {replicas: 2}", "zzz: {}", "allowed: flinkConfiguration, jobManager, taskManager, job"),
+    ("jobManager: {replicas: 2}", "zzz: {}", "allowed: flinkConfiguration, image, imagePullPolicy, "),
     ("jobManager: {replicas: 2}", "jobManager: 2", "spec.jobManager: expected a mapping, got the number 2"),
     ("jobManager: {replicas: 2}", "jobManager: {replicas: 0}", "spec.jobManager.replicas: 0 is less than 1"),
     (

@@ -106,7 +106,7 @@ def test_grandchildren_do_not_outlive_the_job(start: Start, job: GatedJob) -> No
     unruly(job, "leaves_grandchildren")
     run = start()
     before = run.in_second()
-    left = eventually(lambda: pids_in(job.path / "grandchildren", 8), "all tasks have left two processes each")
+    left = eventually(lambda: pids_in(job.path / "grandchildren", 12), "all tasks have left three processes each")
     assert all(alive(pid) for pid in left)
     outcome = run.finish()
     check_undisturbed(run, before, outcome)
@@ -117,7 +117,7 @@ def test_grandchildren_do_not_outlive_a_killed_taskmanager(start: Start, job: Ga
     unruly(job, "leaves_grandchildren")
     run = start()
     before = run.in_second()
-    left = eventually(lambda: pids_in(job.path / "grandchildren", 8), "all tasks have left two processes each")
+    left = eventually(lambda: pids_in(job.path / "grandchildren", 12), "all tasks have left three processes each")
     for entry in run.cluster()["taskmanagers"]:
         os.kill(entry["pid"], 9)
     check_nobody_is_left({*left, *pids_of(before)})

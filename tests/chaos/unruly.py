@@ -51,10 +51,10 @@ def is_killed(context):
 def leaves_grandchildren(context):
     program = """
 import os, time
-for make_group in (False, True):
+for leave in (None, os.setpgrp, os.setsid):
     if not os.fork():
-        if make_group:
-            os.setpgid(0, 0)
+        if leave:
+            leave()
         if not os.fork():
             with open(os.environ["PIDS"], "a") as file:
                 file.write(f"{os.getpid()}\\\\n")

@@ -1,8 +1,8 @@
-"""The command line, called as a person calls it, within this process."""
+"""The command line, called as a person calls it, within this process; and a cluster with FlinkJobs for it."""
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 
 from flinkjob.cli.main import main
+from flinkjob.controller import names
+from kube.apiserver import ApiServer
+
+from . import leaders
+from .leaders import FlinkJobs, Leader
 
 MANIFEST = """\
 apiVersion: flinkjob.io/v1alpha1
@@ -137,3 +142,38 @@ def job(tmp_path: Path) -> Path:
     manifest = directory / "small.yaml"
     manifest.write_text(MANIFEST)
     return manifest
+
+
+@pytest.fixture(scope="session")
+def flinkjobs_served(apiserver: ApiServer) -> None:
+    """The API server knows FlinkJobs."""
+    apiserver.start_api()
+    leaders.install_crd(apiserver)
+
+
+@pytest.fixture
+def jobs(apiserver: ApiServer, flinkjobs_served: None, namespace: str) -> FlinkJobs:
+    """The FlinkJobs of the test's namespace; there are none yet."""
+    return FlinkJobs(apiserver, namespace)
+
+
+@pytest.fixture
+def kubectl(flinkjob: Call, jobs: FlinkJobs) -> Call:
+    """``flinkjob COMMAND …`` as the administrator, in the test's namespace."""
+
+    def call(command: str, *arguments: object) -> Answer:
+        return flinkjob(command, *arguments, "-n", jobs.namespace, "--kubeconfig", jobs.server.admin_kubeconfig)
+
+    return call
+
+
+@pytest.fixture
+def leader(jobs: FlinkJobs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Leader]:
+    """A leader behind the pod wordcount-jobmanager-0."""
+    address = leaders.machine_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback, and the API server connects to no pod there")
+    with leaders.leader_on(address) as leader:
+        monkeypatch.setattr(names, "REST_PORT", leader.port)
+        jobs.add_pod("wordcount-jobmanager-0", address)
+        yield leader

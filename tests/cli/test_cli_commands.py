@@ -10,6 +10,12 @@ from flinkjob.api.options import OPTIONS
 
 from .conftest import MANIFEST, Call
 
+NEEDING: list[list[str]] = [
+    *([], ["run"], ["plan"], ["jobmanager"], ["log"]),
+    *(["result"], ["watch"], ["cancel"], ["failover"]),
+]
+"""Commands that do nothing without an argument."""
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -155,15 +161,62 @@ class TestLog:
         assert {path: path.stat().st_mtime_ns for path in log.rglob("*")} == before
 
 
+class TestResult:
+    def test_is_what_the_run_reported(self, flinkjob: Call, job: Path, tmp_path: Path) -> None:
+        report = flinkjob("run", job, "--state-dir", tmp_path, "--output", "json").json
+        (directory,) = (tmp_path / "storage" / "default").iterdir()
+        answer = flinkjob("result", directory, "--output", "json")
+        assert (answer.code, answer.err) == (0, "")
+        assert answer.json == report
+        text = flinkjob("result", f"file://{directory}")
+        assert text.out.splitlines()[1:] == ["Accumulators: numbers 6", "Result of sum:", "  6"]
+
+    def test_of_a_failed_job_ends_with_1(self, flinkjob: Call, job: Path, tmp_path: Path) -> None:
+        job.write_text(MANIFEST.replace("small:add", "small:fails"))
+        assert flinkjob("run", job, "--state-dir", tmp_path).code == 1
+        (directory,) = (tmp_path / "storage" / "default").iterdir()
+        answer = flinkjob("result", directory)
+        assert answer.code == 1
+        assert "the disk is purple" in answer.out
+
+    def test_of_a_job_that_goes_on_is_not_there(self, flinkjob: Call, log: Path) -> None:
+        (log / "result").unlink()
+        answer = flinkjob("result", log)
+        assert (answer.code, answer.out) == (1, "")
+        assert answer.err == f"Error: {log}: the job has not ended yet\n"
+
+    def test_of_no_job_is_wrong_input(self, flinkjob: Call, tmp_path: Path) -> None:
+        answer = flinkjob("result", tmp_path)
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err.startswith(f"Error: {tmp_path}: there is no job")
+
+
 class TestHelp:
-    @pytest.mark.parametrize("command", ["run", "plan", "jobmanager", "taskmanager", "options", "log"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "run",
+            "plan",
+            "jobmanager",
+            "taskmanager",
+            "options",
+            "log",
+            "result",
+            "status",
+            "watch",
+            "cancel",
+            "failover",
+        ],
+    )
     def test_each_command_explains_itself(self, flinkjob: Call, command: str) -> None:
         answer = flinkjob(command, "--help")
         assert (answer.code, answer.err) == (0, "")
         assert f"Usage: flinkjob {command}" in answer.out
         assert command in flinkjob("--help").out
 
-    @pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["jobmanager"], ["log"]])
+    @pytest.mark.parametrize(
+        "command", [[], ["run"], ["plan"], ["jobmanager"], ["log"], ["result"], ["watch"], ["cancel"], ["failover"]]
+    )
     def test_a_command_without_what_it_needs_shows_its_help(self, flinkjob: Call, command: list[str]) -> None:
         answer = flinkjob(*command)
         assert (answer.code, answer.out) == (2, "")

@@ -44,7 +44,9 @@ def test_a_killed_leader_is_part_of_both_reports(flinkjob: Call, job: Path, tmp_
     state = tmp_path / "state"
     task = f'"small:add_after_failover", args: {{lease: {state}/lease.json}}'
     job.write_text(MANIFEST.replace('"small:add"', task))
-    answer = flinkjob("run", job, "--jobmanagers", 2, "--kill-leader-at", "0%", "--output", "json", "--state-dir", state)
+    answer = flinkjob(
+        "run", job, "--jobmanagers", 2, "--kill-leader-at", "0%", "--output", "json", "--state-dir", state
+    )
     assert answer.code == 0
     (failover,) = answer.json["failovers"]
     assert set(failover) >= {

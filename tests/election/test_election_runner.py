@@ -1,28 +1,31 @@
 """The election's shell in virtual time: terms begin and end when they should, whatever the store does."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from flinkjob.api.errors import Deposed, LogUnavailable
 from flinkjob.election.record import LeaseRecord
 from flinkjob.election.runner import LeaderElection, steady_clock
 
 from .virtualtime import MemoryStore, VirtualLoop, now, run
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
+Fence = Callable[[], Awaitable[bool]]
 
 
 class Candidate:
     """A LeaderElection and what it has told: (time, "elected") and (time, reason)."""
 
-    def __init__(self, name: str, store: MemoryStore, jitter: float = 0.5) -> None:
+    def __init__(self, name: str, store: MemoryStore, jitter: float = 0.5, fence: Fence | None = None) -> None:
         self.events: list[tuple[float, str]] = []
         self.election = LeaderElection(
             name,
             store,
             address=f"{name}:6123",
+            fence=fence,
             on_elected=lambda: self.events.append((now(), "elected")),
             on_lost=lambda reason: self.events.append((now(), reason)),
             clock=now,
@@ -188,11 +191,98 @@ def test_a_leader_whose_store_is_gone_is_told_when_its_term_ends(mode: str) -> N
         assert first.leads
         await asyncio.sleep(0.002)
         assert not first.leads
-        assert first.events[1:] == [(pytest.approx(last_request + 10.0), "the lease could not be renewed for 10 s")]
+        ((lost_at, reason),) = first.events[1:]
+        assert lost_at == pytest.approx(last_request + 10.0)
+        assert reason == "the lease could not be renewed for 10 s"
         store.mode = "ok"
         await asyncio.sleep(10.0)
         assert first.leads
         assert [what for _, what in first.events[2:]] == ["elected"]
+        await first.kill()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("mode", ["fail", "hang"])
+def test_a_leader_whose_fence_confirms_leads_through_an_outage_of_the_store(mode: str) -> None:
+    async def scenario() -> None:
+        async def fence() -> bool:
+            await asyncio.sleep(0.1)
+            return True
+
+        store = MemoryStore()
+        first = Candidate("first", store, fence=fence)
+        await asyncio.sleep(5.0)
+        store.mode = mode
+        for _ in range(3000):
+            await asyncio.sleep(0.1)
+            assert first.leads
+        store.mode = "ok"
+        await asyncio.sleep(20.0)
+        assert first.leads
+        assert [what for _, what in first.events] == ["elected"]
+        assert store.record is not None
+        assert (store.record.holder, store.record.transitions) == ("first", 1)
+        await first.kill()
+
+    run(scenario())
+
+
+def test_a_leader_whose_fence_knows_of_a_newer_one_is_told_at_once() -> None:
+    async def scenario() -> None:
+        newer_since = 200.0
+
+        async def fence() -> bool:
+            if now() > newer_since:
+                raise Deposed("epoch 2 has begun")
+            return True
+
+        store = MemoryStore()
+        first = Candidate("first", store, fence=fence)
+        await asyncio.sleep(5.0)
+        store.mode = "fail"
+        await asyncio.sleep(300.0)
+        assert [what for _, what in first.events] == ["elected", "epoch 2 has begun"]
+        assert first.events[1][0] == pytest.approx(newer_since + 1.25, abs=1.25)
+        await first.kill()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answer", ["no", "fail", "hang"])
+def test_a_leader_whose_fence_cannot_tell_leads_no_longer_than_without(answer: str) -> None:
+    async def scenario() -> None:
+        async def fence() -> bool:
+            if answer == "fail":
+                raise LogUnavailable("no")
+            await asyncio.sleep(100.0 if answer == "hang" else 0.1)
+            return False
+
+        store = MemoryStore()
+        first = Candidate("first", store, fence=fence)
+        await asyncio.sleep(5.0)
+        last_request = max(time for time, call in store.calls if call == "write")
+        store.mode = "fail"
+        await asyncio.sleep(20.0)
+        ((lost_at, reason),) = first.events[1:]
+        assert lost_at == pytest.approx(last_request + 10.0)
+        assert reason == "the lease could not be renewed for 10 s"
+        await first.kill()
+
+    run(scenario())
+
+
+def test_a_deleted_lease_is_written_anew_by_its_leader() -> None:
+    async def scenario() -> None:
+        store = MemoryStore()
+        first = Candidate("first", store)
+        await asyncio.sleep(5.0)
+        store.record = None
+        await asyncio.sleep(10.0)
+        assert first.leads
+        assert [what for _, what in first.events] == ["elected"]
+        assert store.record is not None
+        assert (store.record.holder, store.record.transitions) == ("first", 1)
         await first.kill()
 
     run(scenario())

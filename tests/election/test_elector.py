@@ -82,6 +82,7 @@ def test_a_held_lease_is_waited_for_from_when_its_record_was_seen_to_change() ->
     elector = Elector("me", TIMES)
     elector.observed(OTHERS, now=0.0)
     elector.observed(stored(OTHERS, "8"), now=10.0)
+    elector.observed(stored(OTHERS, "8"), now=20.0)
     elector.observed(stored(OTHERS, "8"), now=24.0)
     assert poll(elector, 24.0).action is None
     elector.observed(stored(OTHERS, "8"), now=25.0)
@@ -100,6 +101,8 @@ def test_the_longer_of_two_lease_durations_is_waited_for() -> None:
         elector = Elector("me", ElectionTimes(lease_duration=own))
         elector.observed(LeaseRecord("other", lease_duration=theirs, version="1"), now=0.0)
         assert poll(elector, wait - 0.1).action is None
+        for seen_at in range(int(wait)):
+            elector.observed(LeaseRecord("other", lease_duration=theirs, version="1"), now=float(seen_at))
         elector.observed(LeaseRecord("other", lease_duration=theirs, version="1"), now=wait)
         assert isinstance(poll(elector, wait).action, Acquire)
 
@@ -117,6 +120,7 @@ def test_a_standby_looks_once_a_retry_period_and_not_in_step(jitter: float) -> N
 def test_a_standby_does_not_look_later_than_the_lease_expires() -> None:
     elector = Elector("me", TIMES)
     elector.observed(OTHERS, now=0.0)
+    elector.observed(OTHERS, now=8.0)
     elector.observed(OTHERS, now=14.5)
     assert poll(elector, 14.5).again_in == pytest.approx(0.5)
 
@@ -165,6 +169,38 @@ def test_a_record_of_ones_own_is_taken_without_waiting_and_is_no_transition() ->
     action = poll(elector, 0.0).action
     assert isinstance(action, Acquire)
     assert (action.record.transitions, action.record.acquire_time, action.expected) == (3, "then", "5")
+
+
+def test_a_predecessor_that_is_known_to_be_dead_is_not_waited_for() -> None:
+    elector = Elector("pod-0_uid-1_b", TIMES, predecessors="pod-0_uid-1_")
+    elector.observed(LeaseRecord("pod-0_uid-1_a", transitions=3, version="5"), now=0.0)
+    action = poll(elector, 0.0).action
+    assert isinstance(action, Acquire)
+    assert action.record.transitions == 4
+    elector.observed(LeaseRecord("pod-0_uid-2_a", transitions=3, version="6"), now=0.1)
+    assert poll(elector, 0.1).action is None
+
+
+def test_a_standby_that_was_blind_gives_the_leader_time_to_renew() -> None:
+    elector = Elector("me", TIMES)
+    elector.observed(OTHERS, now=0.0)
+    for blind in range(20, 300, 20):
+        elector.failed(now=float(blind), jitter=0.0)
+    elector.observed(OTHERS, now=300.0)
+    assert poll(elector, 300.0).action is None
+    elector.observed(OTHERS, now=304.9)
+    assert poll(elector, 304.9).action is None
+    elector.observed(OTHERS, now=305.0)
+    assert isinstance(poll(elector, 305.0).action, Acquire)
+
+
+def test_a_lease_that_was_deleted_is_taken_with_its_transitions_counted_on() -> None:
+    elector = Elector("me", TIMES)
+    elector.observed(OTHERS, now=0.0)
+    elector.observed(None, now=1.0)
+    action = poll(elector, 1.0).action
+    assert isinstance(action, Acquire)
+    assert (action.expected, action.record.transitions) == ("", 4)
 
 
 # Leading
@@ -230,10 +266,9 @@ def test_a_leader_whose_renewal_failed_looks_before_it_renews_again() -> None:
     [
         (stored(OTHERS, "9"), "the lease is held by 'other'"),
         (OTHERS.released(), "the lease was taken away"),
-        (None, "the lease was taken away"),
     ],
 )
-def test_a_leader_that_sees_the_lease_gone_steps_down(record: LeaseRecord | None, reason: str) -> None:
+def test_a_leader_that_sees_the_lease_gone_steps_down(record: LeaseRecord, reason: str) -> None:
     elector = leader(100.0)
     assert isinstance(poll(elector, 102.0).action, Renew)
     elector.refused(now=102.0, jitter=0.0)
@@ -250,6 +285,38 @@ def test_a_leader_polls_in_time_to_step_down() -> None:
     step = poll(elector, 109.5)
     assert step.action is None
     assert step.again_in == pytest.approx(0.5)
+
+
+def test_a_leader_whose_lease_was_deleted_writes_it_anew() -> None:
+    elector = leader(100.0)
+    assert isinstance(poll(elector, 102.0).action, Renew)
+    elector.refused(now=102.0, jitter=0.0)
+    assert poll(elector, 102.0).action == Look()
+    elector.observed(None, now=102.1)
+    action = poll(elector, 104.0).action
+    assert isinstance(action, Renew)
+    assert (action.expected, action.record.holder, action.record.transitions) == ("", "me", 1)
+    elector.written(stored(action.record, "20"), requested_at=104.0, now=104.1)
+    assert elector.term_left(104.1) == pytest.approx(9.9)
+
+
+def test_a_fence_that_confirms_carries_a_term_over_an_outage_of_the_store() -> None:
+    elector = leader(100.0)
+    assert isinstance(poll(elector, 108.0).action, Renew)
+    elector.failed(now=109.0, jitter=0.0)
+    elector.confirmed(requested_at=109.0, now=109.5)
+    assert elector.is_leader(118.9)
+    assert not elector.is_leader(119.0)
+
+
+def test_a_fence_that_confirms_too_late_does_not_revive_a_term() -> None:
+    elector = leader(100.0)
+    elector.confirmed(requested_at=109.0, now=110.0)
+    assert not elector.is_leader(110.0)
+    standby = Elector("me", TIMES)
+    standby.observed(OTHERS, now=0.0)
+    standby.confirmed(requested_at=1.0, now=1.0)
+    assert not standby.is_leader(1.0)
 
 
 # Releasing

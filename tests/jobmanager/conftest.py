@@ -17,6 +17,7 @@ from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.jobmanager.rest import RestBackend, add_rest_routes
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
+from flinkjob.jobmaster.preview import FailoverPreview, preview_failover
 from flinkjob.worker.protocol import AttemptId, Progress
 
 T = 1_764_000_000_000
@@ -117,6 +118,10 @@ class Backend:
             Progress(AttemptId(9, 0, 2, 0), 0.9, 999, 999),  # of another run
         ]
         return {progress.attempt: progress for progress in said}
+
+    async def preview(self) -> FailoverPreview:
+        assert self.served is not None
+        return preview_failover(self.served, connected=lambda id: id == "tm-1")
 
     async def cancel(self) -> None:
         if not self.storage_works:

@@ -16,6 +16,7 @@ from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.jobmanager import rest_model as model
 from flinkjob.jobmanager import rest_tasks as tasks
 from flinkjob.jobmanager.rest import RestBackend
+from flinkjob.jobmanager.rest_failovers import failovers
 from flinkjob.jobmanager.rest_values import HIDDEN, aggregate_state, hide_secrets, state_counts
 
 T = 1_764_000_000_000
@@ -205,7 +206,7 @@ def test_accumulators_are_texts_with_flinks_types(graph: ExecutionGraph) -> None
 
 
 def test_failovers_tell_what_was_restarted_and_how_often(graph: ExecutionGraph) -> None:
-    told = model.failovers(graph)
+    told = failovers(graph)
     failover = told["failovers"][0]
     assert (told["epoch"], told["failover-count"], failover["cause"]) == (2, 1, "jobmanager-0 was lost")
     assert failover["verdicts"] == {"continued": 1, "advanced": 0, "redeployed": 0, "restarted": 1, "orphaned": 0}

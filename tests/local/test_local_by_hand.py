@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flinkjob.jobmanager.job import job_id
+from flinkjob.api.flinkjob import job_id
 
 from .clusters import DEADLINE, GatedJob, eventually, get
 

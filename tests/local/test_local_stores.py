@@ -11,11 +11,13 @@ import pytest
 
 from stores.hadoop import Hdfs
 
-from .clusters import RESULT, Run, alive, check_undisturbed, kill, pids_of
+from .clusters import RESULT, Run, alive, check_undisturbed, eventually, kill, pids_of
 
 Start = Callable[..., Run]
 
-TUTORIAL = Path(__file__).parents[2] / "examples" / "tutorial" / "tutorial.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TUTORIAL = EXAMPLES / "tutorial" / "tutorial.yaml"
+WORDCOUNT = EXAMPLES / "wordcount" / "wordcount.yaml"
 
 
 @pytest.fixture(params=["s3", pytest.param("hdfs", marks=pytest.mark.hdfs)])
@@ -38,6 +40,25 @@ def test_a_job_is_finished_exactly_though_its_leader_was_killed(storage_dir: str
     assert report["accumulators"] == {"words": 49}
     assert report["tasks"] == {"total": 13, "finished": 13, "restarted": 0}
     assert [failover["epoch"] for failover in report["failovers"]] == [2]
+
+
+@pytest.mark.hdfs  # because it takes a minute, like those of HDFS
+@pytest.mark.timeout(600)
+def test_the_main_job_counts_as_a_single_process_does_though_two_leaders_were_killed(
+    storage_dir: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "flinkjob", "run", str(WORDCOUNT), "--output", "json"]
+    command += ["--kill-leader-at", "40%", "--kill-leader-at", "70%"]
+    command += ["--set", f"high-availability.storageDir={storage_dir}"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout)
+    assert report["tasks"] == {"total": 17, "finished": 17, "restarted": 0}
+    assert [failover["epoch"] for failover in report["failovers"]] == [2, 3]
+    (tmp_path / "report.json").write_text(run.stdout)
+    compare = [sys.executable, str(WORDCOUNT.with_suffix(".py")), str(tmp_path / "report.json")]
+    compared = subprocess.run(compare, capture_output=True, text=True, timeout=400)
+    assert compared.returncode == 0, compared.stdout + compared.stderr
 
 
 def test_every_running_task_is_continued_and_the_log_can_be_looked_at(start: Start, storage_dir: str) -> None:
@@ -75,3 +96,20 @@ def test_a_datanode_that_dies_and_comes_back_loses_nothing(start: Start, hdfs: H
     assert outcome.report["job"]["state"] == "FINISHED"
     assert set(run.job.starts("first")) == {(0, 0), (1, 0)}, "what had finished was not run again"
     assert set(before) <= set(run.job.starts("second"))
+
+
+@pytest.mark.hdfs
+def test_a_leader_and_the_datanode_that_die_together_lose_nothing(start: Start, hdfs: Hdfs, hdfs_url: str) -> None:
+    """The new leader finds a log that nobody can read yet, and every task runs on meanwhile."""
+    run = start(high__availability_storageDir=hdfs_url)
+    before = run.in_second()
+    dead = run.leader()
+    hdfs.kill_datanode()
+    kill(dead)
+    back = threading.Thread(target=hdfs.start_datanode)
+    back.start()
+    back.join()
+    run.leader(but=dead["id"])
+    eventually(lambda: (run.progress() or {}).get("state") == "RUNNING", "the job goes on")
+    assert all(alive(pid) for pid in pids_of(before))
+    check_undisturbed(run, before, run.finish())

@@ -55,6 +55,11 @@ def test_objects_are_replaced_read_listed_and_removed(store: ObjectStore) -> Non
         store.read("dir/a")
 
 
+def test_what_has_become_empty_is_read_as_such(store: ObjectStore) -> None:
+    store.put("name", b"")
+    assert store.read("name") == b""
+
+
 def test_many_objects_are_removed(store: ObjectStore) -> None:
     names = [f"dir/{n}" for n in range(70)]
     for name in names:

@@ -21,11 +21,11 @@ def make_authority(directory: Path) -> Path:
     return directory
 
 
-def make_certificate(authority: Path, name: str) -> TlsFiles:
-    """A certificate of the authority for this host name."""
+def make_certificate(authority: Path, name: str, *, usage: str = "") -> TlsFiles:
+    """A certificate of the authority for this host name; ``usage`` is ``clientAuth``, ``serverAuth``, both or unlimited."""
     key, request, certificate = (authority / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
     extensions = authority / f"{name}.ext"
-    extensions.write_text(f"subjectAltName=DNS:{name}\n")
+    extensions.write_text(f"subjectAltName=DNS:{name}\n" + (f"extendedKeyUsage={usage}\n" if usage else ""))
     openssl(
         *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
         *("-subj", f"/CN={name}", "-keyout", key, "-out", request),
@@ -35,3 +35,18 @@ def make_certificate(authority: Path, name: str) -> TlsFiles:
         *("-CAcreateserial", "-days", "2", "-extfile", extensions, "-out", certificate),
     )
     return TlsFiles(certificate=str(certificate), key=str(key), authority=str(authority / "ca.pem"))
+
+
+def place(files: TlsFiles, directory: Path) -> TlsFiles:
+    """Put a certificate, its key and its authority where a Secret is mounted, in the place of what is there."""
+    directory.mkdir(exist_ok=True)
+    mounted = TlsFiles.below(directory)
+    for source, target in (
+        (files.authority, mounted.authority),
+        (files.key, mounted.key),
+        (files.certificate, mounted.certificate),
+    ):
+        beside = Path(f"{target}.new")
+        beside.write_bytes(Path(source).read_bytes())
+        beside.replace(target)
+    return mounted

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flinkjob.api.errors import InvalidInput
-from flinkjob.rpc.tls import TlsFiles, client_context, server_context
-from rpc.certificates import make_authority, make_certificate, openssl
+from flinkjob.rpc.tls import ClientTls, ServerTls, TlsFiles, client_context, server_context
+from rpc.certificates import make_authority, make_certificate, openssl, place
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command makes the certificates")
 
@@ -115,3 +115,76 @@ def test_an_encrypted_key_is_an_error_and_no_prompt(ours: Path, tmp_path: Path) 
     openssl("ec", "-in", files.key, "-aes256", "-passout", "pass:secret", "-out", key)
     with pytest.raises(InvalidInput, match="cannot be used"):
         client_context(TlsFiles(certificate=files.certificate, key=str(key), authority=files.authority))
+
+
+# Parts
+
+
+async def test_the_certificate_of_a_taskmanager_is_no_jobmanagers(ours: Path) -> None:
+    """Not even under the JobManager's name."""
+    posing = make_certificate(ours, "jobmanager", usage="clientAuth")
+    client = make_certificate(ours, "taskmanager", usage="clientAuth")
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate purpose"):
+        await echo(server_context(posing), client_context(client))
+
+
+async def test_a_server_takes_no_certificate_that_is_for_servers_only(ours: Path) -> None:
+    server = make_certificate(ours, "jobmanager", usage="serverAuth,clientAuth")
+    other = make_certificate(ours, "website", usage="serverAuth")
+    assert await is_refused(server_context(server), client_context(other))
+    assert not await is_refused(server_context(server), client_context(server))
+
+
+# New certificates
+
+
+async def test_new_certificates_are_used_by_the_next_connection(ours: Path, strangers: Path, tmp_path: Path) -> None:
+    server = ServerTls(place(make_certificate(ours, "jobmanager"), tmp_path / "server"))
+    client = ClientTls(place(make_certificate(ours, "taskmanager"), tmp_path / "client"))
+    before = client.context()
+    assert (await echo(server.context, client.context()))[0] == b"word"
+
+    place(make_certificate(strangers, "jobmanager"), tmp_path / "server")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await echo(server.context, client.context())
+    place(make_certificate(strangers, "taskmanager"), tmp_path / "client")
+    assert (await echo(server.context, client.context()))[0] == b"word"
+
+    # The old authority's word counts no more: neither the server's nor the client's certificate of it.
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await echo(server.context, before)
+    old = make_certificate(ours, "taskmanager")
+    trusting = TlsFiles(certificate=old.certificate, key=old.key, authority=str(strangers / "ca.pem"))
+    assert await is_refused(server.context, client_context(trusting))
+
+
+async def test_new_certificates_leave_open_connections_alone(ours: Path, strangers: Path, tmp_path: Path) -> None:
+    server = ServerTls(place(make_certificate(ours, "jobmanager"), tmp_path / "server"))
+    client = client_context(make_certificate(ours, "taskmanager"))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server.context)
+    port = listening.sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="jobmanager")
+    place(make_certificate(strangers, "jobmanager"), tmp_path / "server")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="jobmanager")
+    writer.write(b"still here")
+    assert await reader.read(100) == b"still here"
+    writer.close()
+    listening.close()
+
+
+async def test_files_that_make_no_sense_leave_things_as_they_were(ours: Path, tmp_path: Path) -> None:
+    server = ServerTls(mounted := place(make_certificate(ours, "jobmanager"), tmp_path / "server"))
+    client = ClientTls(place(make_certificate(ours, "taskmanager"), tmp_path / "client"))
+    Path(mounted.certificate).write_text("half a certifi")
+    Path(mounted.key).unlink()
+    assert (await echo(server.context, client.context()))[0] == b"word"
+    place(make_certificate(ours, "elsewhere"), tmp_path / "server")
+    with pytest.raises(ssl.SSLCertVerificationError, match="jobmanager"):
+        await echo(server.context, client.context())

@@ -28,7 +28,12 @@ class Pen:
         position: where the replay ended. node: the block that ends there.
         on_written: a block is on its way into the log. on_durable: it has been acknowledged.
         on_failed: nothing more is written.
+
+    Attributes:
+        most: how many operations make a block at most.
     """
+
+    most = 4096
 
     def __init__(
         self,
@@ -86,8 +91,8 @@ class Pen:
         if self._snapshot_due():
             self._guarded(self._store_snapshot)
             return
-        operations = tuple(self._buffer)
-        self._buffer.clear()
+        operations = tuple(self._buffer[: self.most])
+        del self._buffer[: self.most]
         before = self._position
         block, checksum = encode_block(
             encode_operations(operations),

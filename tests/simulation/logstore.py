@@ -4,6 +4,7 @@ The blocks in it are real ones, and what reads them is the real replay. The stor
 death of a machine can take the others away.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import BinaryIO
@@ -88,6 +89,16 @@ class LogStore:
         """Make the segment's bytes durable."""
         self._works()
         self._synced[segment] = len(self._files.get(segment, b""))
+
+    def tamper(self, pick: int, change: Callable[[bytes], bytes]) -> None:
+        """Change the bytes of one of the files."""
+        segments, lsns = list(self._files), list(self._snapshots)
+        pick %= len(segments) + len(lsns)
+        if pick < len(segments):
+            self._files[segments[pick]] = bytearray(change(bytes(self._files[segments[pick]])))
+        else:
+            lsn = lsns[pick - len(segments)]
+            self._snapshots[lsn] = change(self._snapshots[lsn])
 
     def forget(self, epoch: int, keep: float) -> None:
         """A machine dies: of what its leader wrote and did not sync only a part is left, where nobody has come after it."""

@@ -221,14 +221,18 @@ def orphans_are_stopped(term: "Term", event: ev.TaskManagerConnected, decision: 
 
 
 def a_failover_finds_lost_partitions(term: "Term") -> None:
-    """After a failover no partition counts as there that the log had, that is needed, and that was lost before it began."""
-    graph, lost = term.shadow, term.world.lost_attempts
+    """After a failover no partition counts as there that the log had, that is needed, and that was lost before it began.
+
+    One that was lost and produced again by its attempt (deployed once more, since nobody knew that it had begun) is there.
+    """
+    graph, lost, storage = term.shadow, term.world.lost_attempts, term.world.storage
     if graph.status is not JobStatus.RUNNING:
         return
     for task in graph.tasks_in(_E.FINISHED):
         vertex = graph.vertices[task.vertex]
         attempt = AttemptId(graph.run, *task, vertex.attempt[task.subtask])
-        if lost.get(attempt, term.replayed_at) < term.replayed_at and attempt in term.finished_before:
+        gone = lost.get(attempt, term.replayed_at) < term.replayed_at and attempt not in storage
+        if gone and attempt in term.finished_before:
             noticed = task in graph.restart_due or not vertex.size[task.subtask] or not output_needed(graph, *task)
             assert noticed, f"the partition of {task} was lost before the failover, which has not noticed"
 

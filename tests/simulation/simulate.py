@@ -79,10 +79,11 @@ def search(seeds: range) -> list[int]:
             failing += found
             done += len(chunk)
             seconds = time.monotonic() - began
-            if seconds - told > 5 or done == len(seeds):
+            if seconds - told > 10 or done == len(seeds):
                 told = seconds
                 rate = done / max(seconds, 1e-3)
-                print(f"{done} of {len(seeds)} seeds, {rate:.0f} seeds/s, {len(failing)} fail", file=sys.stderr)
+                found_so_far = f"failing: {failing}" if failing else "none fails"
+                print(f"{done} of {len(seeds)} seeds, {rate:.0f} seeds/s, {found_so_far}", file=sys.stderr)
             if len(failing) >= ENOUGH:
                 pool.shutdown(cancel_futures=True)
                 break

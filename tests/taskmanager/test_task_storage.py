@@ -13,8 +13,8 @@ from flinkjob.api.errors import StorageError, UnsupportedStorage
 from flinkjob.taskmanager.storage import (
     LocalStorage,
     MissingFile,
+    ObjectStorage,
     PendingFile,
-    RemoteStorage,
     Storage,
     open_file,
     open_input,
@@ -86,6 +86,46 @@ def test_a_large_file_is_whole(storage: Storage) -> None:
     assert content(storage, "dir/name") == piece * 12
 
 
+def test_an_object_is_written_by_one_request(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(s3_url)
+    assert isinstance(storage, ObjectStorage)
+    asked = []
+    call = storage._filesystem._call_s3
+
+    async def listening(method: str, *arguments: object, **keywords: object) -> object:
+        asked.append(method)
+        return await call(method, *arguments, **keywords)
+
+    monkeypatch.setattr(storage._filesystem, "_call_s3", listening)
+    for end in (PendingFile.commit, PendingFile.discard):
+        file = PendingFile(storage, "dir/name")
+        file.write(b"data" * 10_000)
+        end(file)
+        file.discard()
+    assert asked == ["put_object"]
+
+
+def test_nothing_appears_where_the_upload_fails(s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the process dies meanwhile neither: what it writes has no name."""
+
+    async def failing(method: str, *arguments: object, **keywords: object) -> object:
+        raise OSError(errno.EIO, "the store has failed")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    storage = open_storage(s3_url)
+    assert isinstance(storage, ObjectStorage)
+    file = PendingFile(storage, "dir/name")
+    file.write(b"x" * (1 << 20))
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(storage._filesystem, "_call_s3", failing)
+        with pytest.raises(StorageError, match="dir/name cannot be written: the store has failed"):
+            file.commit()
+    file.discard()
+    with pytest.raises(MissingFile):
+        open_file(storage, "dir/name")
+
+
 def test_what_was_discarded_is_gone(storage: Storage) -> None:
     file = PendingFile(storage, "dir/name")
     file.write(b"data")
@@ -115,7 +155,7 @@ def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
 def test_local_urls_need_no_fsspec(tmp_path: Path) -> None:
     for url in (f"{tmp_path}", f"file://{tmp_path}", f"local://{tmp_path}", f"file:{tmp_path}"):
         assert isinstance(open_storage(url), LocalStorage)
-    assert isinstance(open_storage("memory://x"), RemoteStorage)
+    assert isinstance(open_storage("memory://x"), ObjectStorage)
 
 
 def test_an_unknown_protocol_is_refused() -> None:

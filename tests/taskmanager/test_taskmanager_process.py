@@ -15,7 +15,7 @@ from flinkjob.graph.operations import InputSplit
 from flinkjob.graph.states import ExecutionState
 from flinkjob.rpc.connection import GOING_AWAY
 from flinkjob.rpc.tls import server_context
-from flinkjob.taskmanager.processes import session_members
+from flinkjob.taskmanager.processes import members_of
 from flinkjob.worker import protocol as msg
 from rpc.certificates import make_authority, make_certificate
 from taskmanager.scripted import (
@@ -463,10 +463,10 @@ async def test_a_killed_taskmanager_leaves_no_process(
     pids.append(int(await appears(tmp_path / "polite-0-0")))
     sessions = children_of(process.pid)
     assert len(sessions) == 3
-    assert set(pids) <= {pid for session in sessions for pid in session_members(session)}
+    assert set(pids) <= {pid for session in sessions for pid in members_of(session)}
     process.kill()
     await gone(*pids, *sessions)
-    assert [session_members(session) for session in sessions] == [[], [], []]
+    assert [members_of(session) for session in sessions] == [[], [], []]
 
 
 def children_of(pid: int) -> list[int]:

@@ -15,6 +15,10 @@
     │   ├── CorruptedLog        the log is damaged somewhere else than at its end
     │   └── Deposed             a newer epoch exists: this leader must not act any more
     ├── LeaseError              the leader election's record cannot be read or written
+    ├── ClusterError            the Kubernetes API server
+    │   ├── ApiUnavailable      it cannot be reached, or asks to be left alone for now
+    │   ├── ApiRefused          it does not accept what was asked of it
+    │   └── AlreadyChanged      somebody else was faster: look again
     └── TaskError               what ended a task
         ├── TaskCancelled       the task was told to stop
         └── PartitionUnavailable  an input partition is missing or damaged
@@ -73,6 +77,38 @@ class Deposed(StorageError):
 
 class LeaseError(FlinkJobError):
     """The election's lease record cannot be read or written."""
+
+
+class ClusterError(FlinkJobError):
+    """Something went wrong with the Kubernetes API server."""
+
+
+class ApiUnavailable(ClusterError):
+    """The API server cannot be reached, fails, or is too busy; trying again later may help.
+
+    Attributes:
+        retry_after: seconds for which it asks to be left alone; 0 where it does not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ApiRefused(ClusterError):
+    """The API server does not accept what was asked of it: it is invalid, or not allowed.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AlreadyChanged(ClusterError):
+    """The object has another version, or another uid, than was expected, or there is one already: look again."""
 
 
 class TaskError(FlinkJobError):

@@ -20,6 +20,9 @@ MAX_PARALLELISM = 32768
 MAX_NAME_LENGTH = 63
 """The longest name of a vertex: what still fits a Kubernetes label."""
 
+MAX_VERTICES = 1000
+"""The most vertices that a manifest may declare. An entrypoint may build more."""
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9_.]*[a-z0-9])?")
 
 ByteSize = Annotated[int, Meta(extra={"format": "memory"})]
@@ -176,6 +179,18 @@ class VertexSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
             raise FieldError("is only for a vertex without inputs", "splits")
 
 
+class JobState(enum.StrEnum):
+    """Whether the job is to run (Flink's operator: ``spec.job.state``).
+
+    Attributes:
+        RUNNING: it runs to its end.
+        SUSPENDED: nothing runs; what has finished is kept in the storage, and the rest goes on once it runs again.
+    """
+
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """The job: its vertices, or the function that builds them, exactly one of them.
 
@@ -183,14 +198,16 @@ class JobSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
         vertices: the declared vertices, with names of their own.
         entrypoint: ``module:function`` that builds the JobGraph; it runs once, and what it built is kept.
         args: what the entrypoint gets as its arguments; only with `entrypoint`.
+        state: whether the job is to run; only for a job on Kubernetes.
 
     Raises:
-        FieldError: not exactly one of `vertices` and `entrypoint`, or two vertices of one name.
+        FieldError: not exactly one of `vertices` and `entrypoint`, too many vertices, or two vertices of one name.
     """
 
     vertices: tuple[VertexSpec, ...] | None = None
     entrypoint: str | None = None
     args: dict[str, Any] = {}
+    state: JobState = JobState.RUNNING
 
     def __post_init__(self) -> None:
         if (self.vertices is None) == (self.entrypoint is None):
@@ -206,6 +223,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 def _check_vertices(vertices: tuple[VertexSpec, ...]) -> None:
     if not vertices:
         raise FieldError("needs at least one vertex", "vertices")
+    if len(vertices) > MAX_VERTICES:
+        raise FieldError(f"{len(vertices)} vertices are more than {MAX_VERTICES}", "vertices")
     first: dict[str, int] = {}
     for index, vertex in enumerate(vertices):
         earlier = first.setdefault(vertex.name, index)

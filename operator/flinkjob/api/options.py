@@ -260,7 +260,8 @@ RENEW_DEADLINE = ConfigOption(
     type=duration(at_least=1),
     default=10 * SECOND,
     description="How long a leader tries to renew its lease before it stops leading. Shorter than `lease-duration`, so "
-    "that it has stopped when a standby starts; Flink has both at 15 s.",
+    "that it has stopped when a standby starts; Flink has both at 15 s. While the API server is out of reach, a leader "
+    "with an operation log goes on for as long as the log knows of no newer one.",
 )
 RETRY_PERIOD = ConfigOption(
     key="high-availability.kubernetes.leader-election.retry-period",

@@ -10,19 +10,17 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from flinkjob.api import options as opt
 from flinkjob.api.flinkjob import FlinkJob
 from flinkjob.cli.common import manifest_argument, module_dir_of, set_option
 from flinkjob.cli.display import Display
+from flinkjob.cli.reporttext import print_report
 from flinkjob.jobmanager.job import Job, read_manifest
 from flinkjob.local.cluster import ClusterOptions
 from flinkjob.local.report import Report
 from flinkjob.local.run import LocalRun
 from flinkjob.local.statedir import StateDir
-
-SHOWN_RECORDS = 20
 
 
 class _Share(click.ParamType[float]):
@@ -96,7 +94,7 @@ def run(
         console = Console(stderr=True, soft_wrap=True)
         with Display(console) as display:
             report = asyncio.run(_run(LocalRun(job, state, options, kill_leader_at, display)))
-        _print(report, console if output == "json" else Console(soft_wrap=True))
+        print_report(report, console if output == "json" else Console(soft_wrap=True))
         if output == "json":
             sys.stdout.buffer.write(report.to_json() + b"\n")
             sys.stdout.flush()
@@ -134,51 +132,3 @@ async def _run(run: LocalRun) -> Report:
         return await run.run()
     except asyncio.CancelledError:
         raise click.Abort from None
-
-
-def _print(report: Report, console: Console) -> None:
-    result = report.result
-    tasks = sum(vertex.parallelism for vertex in result.vertices)
-    finished = sum(vertex.finished for vertex in result.vertices)
-    console.print(
-        f"Job {result.name} is {result.state} after {report.duration_ms / 1000:.1f} s: "
-        f"{finished} of {tasks} tasks finished, {report.restarted_tasks} restarted",
-        highlight=False,
-    )
-    if result.cause and result.state != "FINISHED":
-        console.print(f"  {result.cause}", highlight=False, markup=False)
-    if report.failovers:
-        console.print(_failovers(report))
-    for failover in report.failovers:
-        for task in failover.restarted:
-            console.print(f"  restarted in epoch {failover.epoch}: {task.task}: {task.reason}", markup=False)
-    if result.accumulators:
-        console.print(
-            "Accumulators: " + ", ".join(f"{name} {value:,}" for name, value in result.accumulators.items()),
-            highlight=False,
-            markup=False,
-        )
-    for vertex, records in report.outputs.items():
-        console.print(f"Result of {vertex}:", highlight=False, markup=False)
-        for record in records[:SHOWN_RECORDS]:
-            console.print(f"  {record}", highlight=False, markup=False)
-        if len(records) > SHOWN_RECORDS:
-            console.print(f"  … and more: {len(records)} records or more in all", highlight=False)
-
-
-def _failovers(report: Report) -> Table:
-    table = Table(title="Failovers of the JobManager", title_justify="left")
-    for column in ("Epoch", "New leader", "Why", "Running", "Continued", "Restarted", "Gap"):
-        table.add_column(column, justify="left" if column in ("New leader", "Why") else "right", overflow="fold")
-    for failover in report.failovers:
-        kept = failover.verdicts["continued"] + failover.verdicts["advanced"] + failover.verdicts["redeployed"]
-        table.add_row(
-            str(failover.epoch),
-            failover.leader,
-            failover.cause,
-            str(kept + failover.verdicts["restarted"]),
-            str(kept),
-            str(failover.verdicts["restarted"]),
-            f"{failover.gap_ms} ms" if failover.gap_ms is not None else "-",
-        )
-    return table

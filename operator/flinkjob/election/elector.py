@@ -2,9 +2,14 @@
 
 Nothing here reads a clock. Times are seconds of the candidate's own steady clock, and only differences of them count.
 
-- A lease expires when its record has not changed for the lease duration since this candidate *saw* it change.
+- A lease expires when its record has not changed for the lease duration since this candidate *saw* it change. One who has
+  been blind for longer than a leader leads without renewing gives the leader, who may have been so too, some time first.
 - A leader's term ends the renew deadline after it *sent* the last renewal that succeeded. That is before anybody who saw
   the renewal can take the lease, as long as the clocks run at rates that differ by less than the two durations do.
+- What fences a leader may stand in for the store while that is out of reach: each time it confirms that there is no newer
+  leader, the term goes on for another renew deadline. Then two may hold themselves for leaders for a moment, and the fence
+  decides whose word counts; so this is only for leaders that are fenced in all they do (``jobmanager.term``).
+- A lease that was deleted is nobody else's: its leader writes it anew.
 - A leader whose term is over steps down first and asks later. An answer that comes too late does not revive it.
 
 One Elector serves one term: it stands by, leads, and is over. For the next term there is a new one.
@@ -119,20 +124,27 @@ class Elector:
         record: the record as last seen or written; None where there was none.
     """
 
-    def __init__(self, identity: str, times: ElectionTimes, *, address: str = "") -> None:
+    def __init__(
+        self, identity: str, times: ElectionTimes, *, address: str = "", rest: str = "", predecessors: str = ""
+    ) -> None:
         """Stand as a candidate.
 
         Args:
             identity: unique to this process. A record of this holder is one's own, and taken without waiting.
+            address, rest: where a leader is reached, for the record.
+            predecessors: holders whose names begin so are known to be dead, and not waited for either; "": none.
         """
         self._identity = identity
         self._times = times
         self._address = address
+        self._rest = rest
+        self._predecessors = predecessors
         self.state = State.STANDBY
         self.record: LeaseRecord | None = None
         self._must_look = True
         self._changed_at = 0.0
-        self._seen = False
+        self._seen_at: float | None = None
+        self._last_known = LeaseRecord()
         self._term_ends = 0.0
         self._next_try = 0.0
 
@@ -141,8 +153,12 @@ class Elector:
     def observed(self, record: LeaseRecord | None, *, now: float) -> None:
         """The record has been read."""
         self._must_look = False
-        if not self._seen or record != self.record:
-            self._seen, self._changed_at, self.record = True, now, record
+        if self._seen_at is None or record != self.record:
+            self._changed_at, self.record = now, record
+            self._last_known = record or self._last_known
+        elif now - self._seen_at > self._times.renew_deadline:
+            self._changed_at = max(self._changed_at, now - self._times.renew_deadline)
+        self._seen_at = now
 
     def written(self, record: LeaseRecord, *, requested_at: float, now: float) -> None:
         """An Acquire or a Renew that was sent at ``requested_at`` has succeeded; ``record`` is what the store holds since."""
@@ -153,6 +169,11 @@ class Elector:
         elif self.state is State.STANDBY and now < ends:
             self.state, self._term_ends = State.LEADER, ends
         self._next_try = requested_at + self._times.retry_period
+
+    def confirmed(self, *, requested_at: float, now: float) -> None:
+        """What fences this leader was asked at ``requested_at`` and knows of no newer one: the term goes on."""
+        if self.is_leader(now):
+            self._term_ends = max(requested_at + self._times.renew_deadline, self._term_ends)
 
     def stirred(self) -> None:
         """The store says that the record has changed: look at once."""
@@ -202,16 +223,17 @@ class Elector:
         if now >= self._term_ends:
             return self._step_down(f"the lease could not be renewed for {self._times.renew_deadline:g} s")
         record = self.record
-        if not self._must_look and (record is None or record.holder != self._identity):
+        if not self._must_look and record is not None and record.holder != self._identity:
             return self._step_down(
-                f"the lease is held by {record.holder!r}" if record and record.holder else "the lease was taken away"
+                f"the lease is held by {record.holder!r}" if record.holder else "the lease was taken away"
             )
         if now < self._next_try:
             return Step(None, min(self._next_try, self._term_ends) - now)
-        if self._must_look or record is None:
+        if self._must_look:
             return Step(Look(), 0.0)
         self._next_try = now + self._pause(jitter)
-        return Step(Renew(msgspec.structs.replace(record, renew_time=timestamp), record.version), 0.0)
+        new = msgspec.structs.replace(record or self._last_known, renew_time=timestamp)
+        return Step(Renew(new, record.version if record else ""), 0.0)
 
     def _step_down(self, reason: str) -> Step:
         self.state = State.OVER
@@ -231,17 +253,21 @@ class Elector:
 
     def _free_in(self, now: float) -> float:
         """Seconds until the lease may be taken as far as has been seen; 0 or less: now."""
-        if self.record is None or self.record.holder in ("", self._identity):
+        if self.record is None or self.record.holder in ("", self._identity) or self._is_dead(self.record.holder):
             return 0.0
         # Whoever set the longer duration is to be waited for.
         return self._changed_at + max(self._times.lease_duration, self.record.lease_duration) - now
 
+    def _is_dead(self, holder: str) -> bool:
+        return bool(self._predecessors) and holder.startswith(self._predecessors)
+
     def _mine(self, timestamp: str) -> LeaseRecord:
-        old = self.record or LeaseRecord()
+        old = self._last_known
         kept = old.holder == self._identity
         return LeaseRecord(
             holder=self._identity,
             address=self._address,
+            rest=self._rest,
             lease_duration=self._times.lease_duration,
             acquire_time=old.acquire_time if kept else timestamp,
             renew_time=timestamp,

@@ -20,7 +20,8 @@ class LeaseRecord(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
 
     Attributes:
         holder: the leader's identity, unique to its process; "" when the lease is free.
-        address: host:port at which the leader is reached, or "".
+        address: host:port at which TaskManagers reach the leader, or "".
+        rest: host:port at which its REST API is reached, or "".
         lease_duration: seconds without a change of the record after which the lease may be taken.
         acquire_time, renew_time: text for people, in ISO 8601.
         transitions: how often the lease has gone to another holder.
@@ -34,7 +35,8 @@ class LeaseRecord(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
     renew_time: str = ""
     transitions: int = 0
     version: str = ""
+    rest: str = ""
 
     def released(self) -> "LeaseRecord":
         """The record as its holder leaves it on a clean stop: free at once."""
-        return msgspec.structs.replace(self, holder="", address="")
+        return msgspec.structs.replace(self, holder="", address="", rest="")

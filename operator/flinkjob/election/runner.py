@@ -3,6 +3,9 @@
 The store may hang, fail or answer late. So every call to it is a task of its own with a time limit, and a leader whose
 term ends is told before anything else happens. ``is_leader`` asks the clock at that very moment: a process that was
 stopped and goes on finds itself deposed before it acts, even if this shell has not had its turn yet.
+
+While the store is out of reach, a leader that has a fence asks that instead: an outage of the store ends no term as long
+as the fence confirms that nobody newer leads. Somebody newer is found at the next such look, a retry period away.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from flinkjob.api.errors import LeaseError
+from flinkjob.api.errors import Deposed, FlinkJobError, LeaseError
 from flinkjob.election.elector import Acquire, ElectionTimes, Elector, Look, Renew, StepDown
 from flinkjob.election.record import LeaseRecord
 from flinkjob.election.store import LeaseStore
@@ -48,6 +51,9 @@ class LeaderElection:
         on_lost: Callable[[str], None],
         times: ElectionTimes | None = None,
         address: str = "",
+        rest: str = "",
+        predecessors: str = "",
+        fence: Callable[[], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = steady_clock,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -59,7 +65,9 @@ class LeaderElection:
             identity: unique to this process.
             on_elected: called when a term begins.
             on_lost: called with the reason when a term ends, unless ``release`` or cancellation has ended it.
-            address: where the leader is reached, for the record.
+            address, rest: where the leader is reached, for the record.
+            predecessors: holders whose names begin so are known to be dead; "": none.
+            fence: tells a leader whether it is certain that there is no newer one; raises Deposed if there is.
             jitter: gives random numbers from 0 to 1.
             timestamp: gives the time of day as text.
         """
@@ -68,7 +76,8 @@ class LeaderElection:
         self._on_elected = on_elected
         self._on_lost = on_lost
         self._times = times or ElectionTimes()
-        self._address = address
+        self._places = {"address": address, "rest": rest, "predecessors": predecessors}
+        self._fence = fence
         self._clock = clock
         self._jitter = jitter
         self._sleep = sleep
@@ -160,7 +169,7 @@ class LeaderElection:
         try:
             record = await self._read()
         except LeaseError as error:
-            self._store_failed(error)
+            await self._store_failed(error)
         else:
             self._elector.observed(record, now=self._clock())
 
@@ -173,7 +182,7 @@ class LeaderElection:
         try:
             written = await self._limited(self._writing, keep=True)
         except LeaseError as error:
-            self._store_failed(error)
+            await self._store_failed(error)
             return
         now = self._clock()
         if written is None:
@@ -188,9 +197,23 @@ class LeaderElection:
     def _swap(self, expected: str, record: LeaseRecord) -> "asyncio.Task[LeaseRecord | None]":
         return asyncio.ensure_future(self._store.compare_and_swap(expected, record))
 
-    def _store_failed(self, error: LeaseError) -> None:
+    async def _store_failed(self, error: LeaseError) -> None:
         logger.warning("%s: %s", self.identity, error)
         self._elector.failed(now=self._clock(), jitter=self._jitter())
+        if self._leading and self._fence is not None:
+            await self._ask_fence(self._fence)
+
+    async def _ask_fence(self, fence: Callable[[], Awaitable[bool]]) -> None:
+        requested_at = self._clock()
+        try:
+            confirmed = await self._limited(asyncio.ensure_future(fence()))
+        except Deposed as error:
+            self._lost(str(error))
+        except FlinkJobError as error:
+            logger.warning("%s cannot tell whether there is a newer leader: %s", self.identity, error)
+        else:
+            if confirmed:
+                self._elector.confirmed(requested_at=requested_at, now=self._clock())
 
     def _call_limit(self) -> float:
         """Seconds a call may take: below the renew deadline, and never beyond the end of one's own term."""
@@ -204,7 +227,7 @@ class LeaderElection:
             keep: let the call go on when it is this candidate that is being stopped.
 
         Raises:
-            LeaseError: the call raised it, or did not end in time.
+            LeaseError: the call raised it (or whatever else), or did not end in time.
         """
         limit = self._call_limit() if limit is None else limit
         call.add_done_callback(_forget)
@@ -216,7 +239,7 @@ class LeaderElection:
             raise
         if not call.done():
             call.cancel()
-            raise LeaseError(f"the lease's store did not answer for {limit:g} s")
+            raise LeaseError(f"there was no answer for {limit:g} s")
         return call.result()
 
     def _lost_by_clock(self) -> None:
@@ -231,7 +254,7 @@ class LeaderElection:
             self._on_lost(reason)
 
     def _new_elector(self) -> Elector:
-        return Elector(self.identity, self._times, address=self._address)
+        return Elector(self.identity, self._times, **self._places)
 
 
 def _forget(task: "asyncio.Task[Any]") -> None:

@@ -1,13 +1,12 @@
 """The job that a JobManager leads: its manifest, its options as the parts want them, and its storage."""
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flinkjob.api import options as opt
 from flinkjob.api.errors import InvalidManifest, InvalidOption
-from flinkjob.api.flinkjob import FlinkJob, parse_manifest
+from flinkjob.api.flinkjob import FlinkJob, job_id, parse_manifest
 from flinkjob.api.options import Configuration
 from flinkjob.election.elector import ElectionTimes
 from flinkjob.graph.jobgraph import JobGraph
@@ -59,11 +58,6 @@ def _functions(graph: JobGraph) -> Iterator[tuple[str, str]]:
             yield f"vertex {vertex.name!r}, task.python", vertex.task.python
         if vertex.splits is not None and vertex.splits.python is not None:
             yield f"vertex {vertex.name!r}, splits.python", vertex.splits.python
-
-
-def job_id(namespace: str, name: str, uid: str) -> str:
-    """A job's id: 32 hexadecimal digits, as Flink's JobID, the same in every process."""
-    return hashlib.md5(f"{namespace}/{name}/{uid}".encode(), usedforsecurity=False).hexdigest()
 
 
 class Job:

@@ -5,6 +5,7 @@ TaskManagers' processes or pods sees them end. On one machine that is the local 
 ones into its cluster file; on Kubernetes it is the API server.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -14,14 +15,14 @@ import msgspec
 class TaskManagerWatch(Protocol):
     """Tells which TaskManagers are known to have ended."""
 
-    def ended(self) -> dict[str, str]:
-        """Why, by TaskManager id."""
+    def ended(self, among: Collection[str]) -> dict[str, str]:
+        """Those of the given ids that have ended: why, by id."""
 
 
 class NoWatch:
     """Nobody tells: only time-outs decide."""
 
-    def ended(self) -> dict[str, str]:
+    def ended(self, among: Collection[str]) -> dict[str, str]:
         """Nothing."""
         return {}
 
@@ -38,7 +39,7 @@ class ClusterFileWatch:
         self._seen: tuple[int, int] = (0, 0)
         self._ended: dict[str, str] = {}
 
-    def ended(self) -> dict[str, str]:
+    def ended(self, among: Collection[str]) -> dict[str, str]:
         """The ``ended`` of the file; a file that is missing or half written changes nothing."""
         try:
             stat = self._path.stat()
@@ -47,4 +48,4 @@ class ClusterFileWatch:
                 self._seen = (stat.st_mtime_ns, stat.st_ino)
         except (OSError, msgspec.DecodeError):
             pass
-        return self._ended
+        return {id: self._ended[id] for id in among if id in self._ended}

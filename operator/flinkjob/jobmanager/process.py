@@ -1,4 +1,4 @@
-"""The JobManager process: one HTTP server, one candidate in the election, and at most one term at a time.
+"""The JobManager process: its servers, one candidate in the election, and at most one term at a time.
 
 A term that cannot go on (the log is out of reach, a newer epoch exists) gives the lease back and the process stands
 again. Only a damaged log, or a store that cannot keep one, is different: another try would not mend it, so the leader
@@ -6,6 +6,7 @@ keeps the lease, leads nothing, and says so until a person comes.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,30 +21,29 @@ from flinkjob.api.errors import (
     FlinkJobError,
     IllegalOperation,
     InvalidInput,
-    InvalidOption,
     LogUnavailable,
     UnsupportedStorage,
 )
 from flinkjob.api.options import Configuration
-from flinkjob.election.filestore import FileLeaseStore
+from flinkjob.election.record import LeaseRecord
 from flinkjob.election.runner import LeaderElection
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.jobmanager.clock import Clock
 from flinkjob.jobmanager.connections import Connections
+from flinkjob.jobmanager.doors import changes_need_token, serving
 from flinkjob.jobmanager.job import Job
-from flinkjob.jobmanager.liveness import ClusterFileWatch, NoWatch, TaskManagerWatch
+from flinkjob.jobmanager.metrics import add_metrics_route, jobmanager_registry
 from flinkjob.jobmanager.rest import add_rest_routes
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
+from flinkjob.jobmanager.surroundings import Leading, OneMachine, Surroundings, keep_doing
 from flinkjob.jobmanager.term import Term, TermHooks
 from flinkjob.jobmaster import events as ev
-from flinkjob.oplog.storage import is_local, local_path
+from flinkjob.jobmaster.preview import FailoverPreview
 from flinkjob.rpc.connection import TASKMANAGER_PATH, server_socket
+from flinkjob.rpc.tls import ServerTls, TlsFiles
 from flinkjob.worker.protocol import AttemptId, Progress
 
 logger = logging.getLogger(__name__)
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted: after a failover all TaskManagers come at once."""
 
 TEND_INTERVAL = 0.05
 """Seconds between two looks at who leads."""
@@ -59,6 +59,9 @@ class JobManagerOptions:
     Attributes:
         id: its name, also in the lease.
         host, port: where it listens. address: where others reach it, ``host:port``.
+        rest_port, rest_address: the same for REST, health and metrics; None: on the one port, with all else.
+        tls: certificate, key and authority for mutual TLS with TaskManagers; None speaks plainly.
+        rest_token_file: has the token that changes by REST need; None: they need none.
         lease_file: the election's record; None: in the job's storage, which has to be a path then.
         cluster_file: where ended TaskManagers are listed; None: nobody lists them.
     """
@@ -67,26 +70,38 @@ class JobManagerOptions:
     host: str
     port: int
     address: str
+    rest_port: int | None = None
+    rest_address: str = ""
+    tls: TlsFiles | None = None
+    rest_token_file: Path | None = None
     lease_file: Path | None = None
     cluster_file: Path | None = None
 
 
 class JobManager:
-    """See the module. The REST API's backend, too."""
+    """See the module. The REST API's backend, too.
 
-    def __init__(self, job: Job, options: JobManagerOptions) -> None:
+    Args:
+        surroundings: None: those of one machine, by the files that the options name.
+
+    Raises:
+        InvalidInput: the TLS files cannot be used.
+        InvalidOption: there is no place for a lease file.
+    """
+
+    def __init__(self, job: Job, options: JobManagerOptions, surroundings: Surroundings | None = None) -> None:
         self.id = options.id
-        self.address = options.address
+        self.address = options.rest_address or options.address
         self.version = version("flinkjob-operator")
         self.configuration: Configuration = job.configuration
         self._job = job
         self._options = options
         self._clock = Clock()
         self._connections = Connections(self._clock)
-        self._watch: TaskManagerWatch = (
-            ClusterFileWatch(options.cluster_file) if options.cluster_file is not None else NoWatch()
+        self._tls = ServerTls(options.tls) if options.tls is not None else None
+        self._surroundings = surroundings or OneMachine(
+            job, options.id, lease_file=options.lease_file, cluster_file=options.cluster_file
         )
-        self._store = FileLeaseStore(options.lease_file or _lease_file_of(job))
         self._election: LeaderElection | None = None
         self._term: Term | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -99,33 +114,43 @@ class JobManager:
         Raises:
             InvalidInput: the address cannot be listened on.
         """
-        runner = web.AppRunner(self._app(), access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, self._options.host, self._options.port, backlog=BACKLOG)
-        try:
-            await site.start()
-        except OSError as error:
-            await runner.cleanup()
-            raise InvalidInput(f"{self._options.host}:{self._options.port} cannot be listened on: {error}") from None
-        logger.info("JobManager %s of job %s listens on %s", self.id, self._job.name, self.address)
-        tending = asyncio.create_task(self._tend())
-        try:
-            while not stop.is_set():
-                await self._stand(stop)
-        finally:
-            tending.cancel()
-            await runner.cleanup()
+        options = self._options
+        async with contextlib.AsyncExitStack() as doors:
+            rpc, rest = self._rpc_app(), self._rest_app()
+            context = self._tls.context if self._tls is not None else None
+            if options.rest_port is None:
+                rest.add_routes([web.get(TASKMANAGER_PATH, self._connect)])
+                await doors.enter_async_context(serving(rest, host=options.host, port=options.port, tls=context))
+            else:
+                await doors.enter_async_context(serving(rest, host=options.host, port=options.rest_port))
+                await doors.enter_async_context(serving(rpc, host=options.host, port=options.port, tls=context))
+            logger.info("JobManager %s of job %s listens on %s", self.id, self._job.name, options.address)
+            beside = [
+                asyncio.create_task(self._tend()),
+                asyncio.create_task(keep_doing("what surrounds the terms", self._attend)),
+                asyncio.create_task(asyncio.to_thread(self._job.storage.warm_up)),
+            ]
+            try:
+                while not stop.is_set():
+                    await self._stand(stop)
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
 
     async def _stand(self, stop: asyncio.Event) -> None:
         """Stand in the election until told to stop, or until a term has broken down."""
         self._over.clear()
         election = LeaderElection(
-            self.id,
-            self._store,
+            self._surroundings.identity,
+            self._surroundings.store,
             on_elected=self._elected,
             on_lost=lambda reason: self._end_term(),
             times=self._job.election_times,
-            address=self.address,
+            address=self._options.address,
+            rest=self.address,
+            predecessors=self._surroundings.predecessors,
+            fence=self._is_newest,
         )
         self._election = election
         standing = asyncio.create_task(election.run())
@@ -153,7 +178,7 @@ class JobManager:
             lease_term=max(1, record.transitions) if record else 1,
             hooks=TermHooks(self._connections.send, self._election.is_leader, self._term_over),
             clock=self._clock,
-            watch=self._watch,
+            watch=self._surroundings.watch,
         )
         self._term = term
         self._opening = asyncio.create_task(self._open(term))
@@ -184,6 +209,19 @@ class JobManager:
             self._opening = asyncio.create_task(self._abandon(self._term, self._opening))
             self._term = None
 
+    async def _is_newest(self) -> bool:
+        """Whether the log says that nobody newer leads. It is asked while the lease cannot be renewed.
+
+        The log fences all that a term does: effects wait until their operations are durable, which those of a leader with a
+        newer one beside it never become, and TaskManagers refuse the commands of an older epoch. Without a log only the
+        lease keeps two from leading.
+        """
+        writer = self._term.writer if self._term is not None else None
+        if writer is None:
+            return False
+        await writer.check_fence()
+        return True
+
     async def _abandon(self, term: Term, opening: asyncio.Task[None] | None) -> None:
         await term.close(flush=False)
         if opening is not None:
@@ -212,17 +250,34 @@ class JobManager:
 
     # The server
 
-    def _app(self) -> web.Application:
+    def _rest_app(self) -> web.Application:
         app = web.Application()
         add_rest_routes(app, self)
-        app.router.add_get(TASKMANAGER_PATH, self._connect)
+        add_metrics_route(app, jobmanager_registry(self))
+        if self._options.rest_token_file is not None:
+            app.middlewares.append(changes_need_token(self._options.rest_token_file))
+        return app
+
+    def _rpc_app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes([web.get(TASKMANAGER_PATH, self._connect)])
         return app
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         socket = server_socket()
         await socket.prepare(request)
-        await self._connections.serve(socket, request.remote or "?", self.leader_address)
+        await self._connections.serve(socket, request.remote or "?", self._leader_rpc)
         return socket
+
+    def _leader_rpc(self) -> str:
+        record = self._lease()
+        return record.address if record is not None else ""
+
+    def _lease(self) -> LeaseRecord | None:
+        return self._election.record if self._election is not None else None
+
+    async def _attend(self) -> None:
+        await self._surroundings.attend(self.leading)
 
     # What the REST API asks
 
@@ -230,16 +285,23 @@ class JobManager:
         """See RestBackend."""
         return self._term.graph if self._term is not None else None
 
+    def leading(self) -> Leading | None:
+        """The term of the moment; None while this JobManager does not lead."""
+        term, election = self._term, self._election
+        if term is None or election is None:
+            return None
+        return Leading(election.is_leader, term.since, term.graph, term.writer, self._problem)
+
     def leader_address(self) -> str:
-        """See RestBackend."""
-        record = self._election.record if self._election is not None else None
-        return record.address if record is not None else ""
+        """See RestBackend. Of JobManagers that do not tell a REST address, the one address there is."""
+        record = self._lease()
+        return (record.rest or record.address) if record is not None else ""
 
     def ready(self) -> bool:
         """See RestBackend."""
-        if self._problem or self._election is None or self._election.record is None:
+        if self._problem or self._election is None:
             return False
-        return self.graph() is not None or not self._election.is_leader()
+        return self.graph() is not None or (not self._election.is_leader() and bool(self.leader_address()))
 
     def problem(self) -> str:
         """See RestBackend."""
@@ -263,6 +325,13 @@ class JobManager:
         """See RestBackend."""
         return {attempt: said for connected in self._connections for attempt, said in connected.progress.items()}
 
+    async def preview(self) -> FailoverPreview:
+        """See RestBackend."""
+        term = self._term
+        if term is None:
+            raise LogUnavailable("this JobManager does not lead any more")
+        return await term.preview()
+
     async def cancel(self) -> None:
         """See RestBackend."""
         term = self._term
@@ -271,17 +340,3 @@ class JobManager:
         term.dispatch(ev.CancelRequested())
         if term.writer is not None:
             await term.writer.wait_durable(term.master.graph.lsn)
-
-
-def _lease_file_of(job: Job) -> Path:
-    """The election's record in the job's storage.
-
-    Raises:
-        InvalidOption: the storage is no place for it.
-    """
-    if not is_local(job.storage.url):
-        raise InvalidOption(
-            f"--lease-file is needed: {opt.STORAGE_DIR.key} is {job.storage.url!r}, and the leader is elected by a file; "
-            "name one that all JobManagers of the job share"
-        )
-    return local_path(job.storage.url) / "lease.json"

@@ -26,9 +26,11 @@ from flinkjob.api.options import Configuration
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.states import JobStatus
 from flinkjob.graph.vertex import ExecutionJobVertex
+from flinkjob.jobmanager import rest_failovers
 from flinkjob.jobmanager import rest_model as model
 from flinkjob.jobmanager import rest_tasks as tasks
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
+from flinkjob.jobmaster.preview import FailoverPreview
 from flinkjob.worker.protocol import AttemptId, Progress
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,13 @@ class RestBackend(Protocol):
 
     def progress(self) -> Mapping[AttemptId, Progress]:
         """What running attempts last said of themselves."""
+
+    async def preview(self) -> FailoverPreview:
+        """What a failover at this moment would do.
+
+        Raises:
+            StorageError: the job has not been replayed yet, or its storage cannot be looked at.
+        """
 
     async def cancel(self) -> None:
         """Cancel the job; returns when that is durable.
@@ -139,6 +148,7 @@ def add_rest_routes(app: web.Application, backend: RestBackend) -> None:
     for path, answer in _ANSWERS.items():
         _add(app, "GET", path, _leader_only(backend, _get(answer)))
     _add(app, "PATCH", "/jobs/{jobid}", _leader_only(backend, _cancel))
+    _add(app, "GET", "/jobs/{jobid}/failover-preview", _leader_only(backend, _failover_preview))
     for path, handler in {"/healthz": _healthz, "/readyz": _readyz, "/leader": _leader}.items():
         _add(app, "GET", path, _local(backend, handler))
 
@@ -260,6 +270,10 @@ async def _cancel(question: Question) -> web.Response:
     return _json({}, status=202)
 
 
+async def _failover_preview(question: Question) -> web.Response:
+    return _json(rest_failovers.failover_preview(question.graph, await question.backend.preview()))
+
+
 def _healthz(_: RestBackend) -> web.Response:
     return web.Response(text="ok")
 
@@ -341,7 +355,7 @@ _ANSWERS: dict[str, Answer] = {
     _JOB + "/plan": lambda q: model.job_plan(q.graph),
     _JOB + "/status": lambda q: model.job_status(q.graph),
     _JOB + "/progress": lambda q: model.job_progress(q.graph),
-    _JOB + "/failovers": lambda q: model.failovers(q.graph),
+    _JOB + "/failovers": lambda q: rest_failovers.failovers(q.graph),
     _JOB + "/metrics": lambda q: [],
     _JOB + "/checkpoints": _no_checkpoints,
     _JOB + "/checkpoints/config": _no_checkpoints,

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from flinkjob.api.options import RESTART_STRATEGY, Configuration
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.jobgraph import JobGraph, JobVertex
-from flinkjob.graph.operations import FailoverCompleted
 from flinkjob.graph.snapshot import ExceptionEntry
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import ExecutionJobVertex
@@ -46,9 +45,6 @@ _APPLICATION: dict[JobStatus, str] = {
     status: status.name for status in JobStatus if status is not JobStatus.RECONCILING
 }
 _APPLICATION[JobStatus.CANCELLING] = "CANCELING"
-
-VERDICTS = ("continued", "advanced", "redeployed", "restarted", "orphaned")
-"""The verdicts that every failover tells the number of, be it zero."""
 
 MAX_EXCEPTIONS = 20
 """How many failures are told when the request does not say (Flink: ``maxExceptions``)."""
@@ -193,30 +189,6 @@ def application_exceptions(graph: ExecutionGraph) -> Json:
         if entry.vertex < 0
     ]
     return {"exceptionHistory": {"entries": entries}}
-
-
-def failovers(graph: ExecutionGraph) -> Json:
-    """``/jobs/:id/failovers``: what Flink has no words for. Times in milliseconds; the latest failover last.
-
-    ``failovers[]`` are those that the graph remembers, ``failover-count`` counts all. ``vertices[].attempts`` is how
-    many executions the subtasks of the vertex have had.
-    """
-    return {
-        "id": graph.job_graph.id,
-        "epoch": graph.epoch,
-        "leader": graph.leader,
-        "failover-count": graph.failover_count,
-        "failovers": [_failover(graph, failover) for failover in graph.failovers],
-        "vertices": [
-            {
-                "id": vertex.job_vertex.id,
-                "name": vertex.job_vertex.name,
-                "parallelism": vertex.parallelism,
-                "attempts": sum(vertex.attempt) + vertex.parallelism,
-            }
-            for vertex in graph.vertices
-        ],
-    }
 
 
 def job_progress(graph: ExecutionGraph) -> Json:
@@ -370,26 +342,3 @@ def _application(graph: ExecutionGraph, now: int) -> Json:
 
 def _application_status(status: JobStatus) -> str:
     return _APPLICATION.get(status, "RUNNING")
-
-
-def _failover(graph: ExecutionGraph, failover: FailoverCompleted) -> Json:
-    return {
-        "epoch": failover.epoch,
-        "leader": failover.leader,
-        "cause": failover.cause,
-        "started-at": failover.started_at,
-        "replayed-operations": failover.replayed_operations,
-        "replay-ms": failover.replay_ms,
-        "reconcile-ms": failover.reconcile_ms,
-        "decided-at": failover.decided_at,
-        "verdicts": dict.fromkeys(VERDICTS, 0) | failover.verdicts,
-        "restarted": [
-            {
-                "task": graph.task_name(task.vertex, task.subtask),
-                "vertex-id": graph.job_graph.vertices[task.vertex].id,
-                "subtask": task.subtask,
-                "reason": task.reason,
-            }
-            for task in failover.restarted
-        ],
-    }

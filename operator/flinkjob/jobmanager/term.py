@@ -9,15 +9,23 @@ that was not released is forgotten, and the next leader finds the rest in the lo
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from flinkjob.api import options as opt
-from flinkjob.api.errors import CorruptedLog, FlinkJobError, IllegalOperation, ProtocolViolation, StorageError
+from flinkjob.api.errors import (
+    CorruptedLog,
+    FlinkJobError,
+    IllegalOperation,
+    LogUnavailable,
+    ProtocolViolation,
+    StorageError,
+)
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.jobgraph import JobGraph
-from flinkjob.graph.states import JobStatus
+from flinkjob.graph.operations import ResultPartition
+from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmanager.clock import Clock
 from flinkjob.jobmanager.effects import EffectQueue, Journal, NoJournal
@@ -26,7 +34,9 @@ from flinkjob.jobmanager.liveness import TaskManagerWatch
 from flinkjob.jobmanager.result import encode_result, job_result
 from flinkjob.jobmanager.splits import find_splits
 from flinkjob.jobmaster import events as ev
+from flinkjob.jobmaster.failover import inputs_of, outputs_needed, region_restart
 from flinkjob.jobmaster.master import JobMaster
+from flinkjob.jobmaster.preview import FailoverPreview, preview_failover
 from flinkjob.jobmaster.reconciliation import Replay
 from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.writer import LogWriter
@@ -61,6 +71,9 @@ class Term:
         job: what is to run, and where it is kept.
         leader: this JobManager's id.
         lease_term: the number of this term in the lease; the epoch where there is no log.
+
+    Attributes:
+        since: when the term began, milliseconds.
     """
 
     def __init__(
@@ -68,6 +81,7 @@ class Term:
     ) -> None:
         self.job = job
         self.leader = leader
+        self.since = clock.now_ms()
         self.master: JobMaster | None = None
         self.writer: LogWriter | None = None
         self._lease_term = lease_term
@@ -183,17 +197,46 @@ class Term:
             self.dispatch(ev.SplitsEnumerated(vertex, splits))
 
     async def _check_partitions(self, effect: ev.CheckPartitions) -> None:
+        self.dispatch(ev.PartitionsChecked(await self._missing(effect.partitions)))
+
+    async def _missing(self, partitions: Iterable[tuple[TaskId, int, ResultPartition]]) -> tuple[TaskId, ...]:
+        """The subtasks whose partitions are not in the storage as they should be."""
         assert self.master is not None
-        run = self.master.graph.run
+        url, run = self.job.storage.url, self.master.graph.run
 
         def missing() -> tuple[TaskId, ...]:
             return tuple(
                 task
-                for task, attempt, partition in effect.partitions
-                if not verify_partition(self.job.storage.url, run, task.vertex, task.subtask, attempt, partition)
+                for task, attempt, partition in partitions
+                if not verify_partition(url, run, task.vertex, task.subtask, attempt, partition)
             )
 
-        self.dispatch(ev.PartitionsChecked(await asyncio.to_thread(missing)))
+        return await asyncio.to_thread(missing)
+
+    async def preview(self) -> FailoverPreview:
+        """What a failover at this moment would do. The storage is looked at as a new leader would; nothing is changed.
+
+        Raises:
+            LogUnavailable: the job has not been replayed yet, or the term is over.
+        """
+        if self.master is None or self._closed:
+            raise LogUnavailable("this JobManager does not lead the job at the moment")
+        graph, options = self.master.graph, self.job.master_options
+        missing, checked = set[TaskId](), set[TaskId]()
+        while self.job.logged and (todo := {*outputs_needed(graph), *_read_again(graph, missing)} - checked):
+            checked |= todo
+            partitions = [(task, graph.vertex_of(task)) for task in sorted(todo)]
+            missing |= set(
+                await self._missing([(t, v.attempt[t.subtask], v.partition(t.subtask)) for t, v in partitions])
+            )
+        workers = self.master.workers
+        return preview_failover(
+            graph,
+            connected=lambda id: (worker := workers.get(id)) is not None and worker.connected,
+            missing={task for task in missing if graph.state_of(task) is ExecutionState.FINISHED},
+            logged=self.job.logged,
+            restart_all=options.restart_all,
+        )
 
     async def _store_result(self, status: JobStatus) -> None:
         assert self.master is not None
@@ -228,9 +271,9 @@ class Term:
 
     async def _watch_taskmanagers(self) -> None:
         while self.master is not None:
-            ended = self._watch.ended()
-            for worker in [w for w in self.master.workers if w.id in ended and not w.connected]:
-                self.dispatch(ev.TaskManagerGone(worker.id, ended[worker.id]))
+            away = [worker.id for worker in self.master.workers if not worker.connected]
+            for id, cause in (self._watch.ended(away) if away else {}).items():
+                self.dispatch(ev.TaskManagerGone(id, cause))
             await asyncio.sleep(WATCH_INTERVAL)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -259,6 +302,15 @@ class Term:
                 await self.writer.close()
             else:
                 self.writer.abandon()
+
+
+def _read_again(graph: ExecutionGraph, missing: Collection[TaskId]) -> set[TaskId]:
+    """The finished subtasks that left something which is read again if what is missing is produced again."""
+    return {
+        task
+        for task in inputs_of(graph, region_restart(graph, [], missing))
+        if graph.state_of(task) is ExecutionState.FINISHED and graph.vertex_of(task).size[task.subtask]
+    }
 
 
 def _fold(log: OperationLog, job_graph: JobGraph) -> tuple[ExecutionGraph, int]:

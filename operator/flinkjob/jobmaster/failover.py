@@ -71,6 +71,16 @@ def inputs_of(graph: ExecutionGraph, tasks: Iterable[TaskId]) -> set[TaskId]:
     return producers
 
 
+def outputs_needed(graph: ExecutionGraph) -> Iterator[TaskId]:
+    """The finished subtasks that left something which somebody will still read: what a new leader has to look at."""
+    for vertex in graph.vertices:
+        index = vertex.job_vertex.index
+        if any(vertex.size):
+            for subtask in vertex.subtasks_in(ExecutionState.FINISHED):
+                if output_needed(graph, index, subtask):
+                    yield TaskId(index, subtask)
+
+
 def output_needed(graph: ExecutionGraph, vertex: int, subtask: int) -> bool:
     """Whether somebody will still read the partition of this finished subtask: a consumer, or the job's result.
 

@@ -17,7 +17,7 @@ from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
 from flinkjob.jobmaster.deciding import MAX_CAUSE, Deciding, JobMasterOptions
-from flinkjob.jobmaster.failover import inputs_of, output_needed, region_restart
+from flinkjob.jobmaster.failover import inputs_of, outputs_needed, region_restart
 from flinkjob.jobmaster.reconciliation import Reconciliation, Replay
 from flinkjob.jobmaster.verdicts import Verdict, check_reports, judge
 from flinkjob.jobmaster.workers import Worker
@@ -273,13 +273,7 @@ class JobMaster(Deciding):
             task for task in self.graph.tasks_in(_E.FAILED, _E.CANCELED) if task not in self.graph.restart_due
         )
         if self.graph.status not in _ENDING:
-            self._check_partitions(
-                TaskId(vertex.job_vertex.index, subtask)
-                for vertex in self.graph.vertices
-                if any(vertex.size)
-                for subtask in vertex.subtasks_in(_E.FINISHED)
-                if output_needed(self.graph, vertex.job_vertex.index, subtask)
-            )
+            self._check_partitions(outputs_needed(self.graph))
 
     def _check_partitions(self, tasks: Iterable[TaskId]) -> None:
         """Have the partitions of these finished subtasks looked at; those that left nothing cannot have lost it."""

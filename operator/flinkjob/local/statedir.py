@@ -22,8 +22,7 @@ from pathlib import Path
 import msgspec
 
 from flinkjob.api.errors import InvalidInput
-from flinkjob.api.flinkjob import FlinkJob
-from flinkjob.jobmanager.job import job_id
+from flinkjob.api.flinkjob import FlinkJob, job_id
 
 
 class _JobRecord(msgspec.Struct):

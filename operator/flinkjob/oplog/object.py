@@ -6,6 +6,7 @@
     oplog/0000000003/0000000001     the first block; the next one has the next number
     oplog/0000000003/0000000057     the seal: what the successor wrote at the first free number
     oplog/0000000003/fence          who sealed the epoch, and where
+    oplog/0000000003/pack-…         copies of many links in one object, for quick reading (``objectchain``)
     oplog/0000000003/segments       the first number of each segment; there is a new one after each snapshot
     snapshots/00000000000000001000  a snapshot
     snapshots/index                 the LSNs of the snapshots
@@ -29,6 +30,7 @@ import msgspec
 
 from flinkjob.api.errors import Deposed
 from flinkjob.oplog.medium import Segment
+from flinkjob.oplog.objectchain import Links, Packer, link_name, names_to_remove, of_epoch
 from flinkjob.oplog.objectfile import SEAL, BadObject, SegmentFile, decode_record, encode_link, encode_record
 from flinkjob.oplog.objectstore import ObjectStore
 from flinkjob.oplog.probe import check_exclusive_creation
@@ -70,6 +72,7 @@ class ObjectMedium:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._fences: dict[int, _Fence] = {}  # those that have been read: a fence never changes
+        self._listed: dict[int, dict[int, int]] = {}  # the segments of epochs, as ``segments`` has found them
 
     @property
     def location(self) -> str:
@@ -90,11 +93,11 @@ class ObjectMedium:
         mine = _CLAIM + os.urandom(16)
         while True:
             try:
-                self._store.create(_link(epoch, 0), mine)
+                self._store.create(link_name(epoch, 0), mine)
                 return epoch
             except FileExistsError:
                 # It may be one's own: the first try succeeded, and its answer was lost.
-                if self._store.read(_link(epoch, 0)) == mine:
+                if self._store.read(link_name(epoch, 0)) == mine:
                     return epoch
             epoch += 1
 
@@ -106,9 +109,10 @@ class ObjectMedium:
                 break
             unfenced.append(lower)
         for lower in reversed(unfenced):
-            end = self._seal(lower, _Seal(epoch, leader))
+            fence = _Fence(epoch, leader, self._seal(lower, _Seal(epoch, leader)))
             with contextlib.suppress(FileExistsError):
-                self._store.create(_of(lower, "fence"), encode_record(_Fence(epoch, leader, end)))
+                self._store.create(of_epoch(lower, "fence"), encode_record(fence))
+                self._fences[lower] = fence
 
     def check_fence(self, epoch: int) -> None:
         """See Medium."""
@@ -123,13 +127,15 @@ class ObjectMedium:
     def _seal(self, epoch: int, seal: _Seal) -> int:
         """Make sure that nobody writes to the epoch any more; the number of its seal."""
         number = self._last_listed(epoch)
+        if _seal_in(self._read(link_name(epoch, number))) is None:
+            number += 1
         while True:
             number = max(number, self._begin(epoch))
             try:
-                self._store.create(_link(epoch, number), SEAL + encode_record(seal))
+                self._store.create(link_name(epoch, number), SEAL + encode_record(seal))
                 sealed = True
             except FileExistsError:
-                sealed = _seal_in(self._read(_link(epoch, number))) is not None
+                sealed = _seal_in(self._read(link_name(epoch, number))) is not None
             # A seal where the leader has trimmed the log meanwhile stops nobody.
             if sealed and self._begin(epoch) <= number:
                 return number
@@ -142,35 +148,35 @@ class ObjectMedium:
 
     def _newest_epoch(self) -> int:
         epoch = max(_numbers(self._store.names("oplog")), default=0)
-        while self._read(_link(epoch + 1, 0)) is not None:
+        while self._read(link_name(epoch + 1, 0)) is not None:
             epoch += 1
         return epoch
 
     def _fence(self, epoch: int) -> _Fence | None:
         if epoch not in self._fences:
-            data = self._read(_of(epoch, "fence"))
+            data = self._read(of_epoch(epoch, "fence"))
             if data is not None:
-                self._fences[epoch] = _record(_of(epoch, "fence"), data, _Fence)
+                self._fences[epoch] = _record(of_epoch(epoch, "fence"), data, _Fence)
         return self._fences.get(epoch)
 
     def _begins(self, epoch: int) -> dict[int, int]:
-        return _begins_in(epoch, self._read(_of(epoch, "segments")))
+        return _begins_in(epoch, self._read(of_epoch(epoch, "segments")))
 
     def _begin(self, epoch: int) -> int:
         return min(self._begins(epoch).values(), default=1)
 
     def _write_begins(self, epoch: int, begins: dict[int, int]) -> None:
-        self._store.put(_of(epoch, "segments"), encode_record(_Segments(begins)))
+        self._store.put(of_epoch(epoch, "segments"), encode_record(_Segments(begins)))
 
     def _last_listed(self, epoch: int) -> int:
-        return max(_numbers(self._store.names(_of(epoch))), default=0)
+        return max(_numbers(self._store.names(of_epoch(epoch))), default=0)
 
     def _end(self, epoch: int, begin: int) -> int:
         """The number of the seal, or that which the next block will get."""
         if (fence := self._fence(epoch)) is not None:
             return fence.end
         number = max(begin, self._last_listed(epoch))
-        while (data := self._read(_link(epoch, number))) is not None and _seal_in(data) is None:
+        while (data := self._read(link_name(epoch, number))) is not None and _seal_in(data) is None:
             number += 1
         return number
 
@@ -185,28 +191,27 @@ class ObjectMedium:
     def segments(self) -> list[Segment]:
         """See Medium."""
         epochs = range(1, self._newest_epoch() + 1)
-        answers = self._store.read_many([_of(epoch, "segments") for epoch in epochs])
-        return sorted(
-            Segment(epoch, number)
-            for epoch, data in zip(epochs, answers, strict=True)
-            for number in _begins_in(epoch, data)
-        )
+        answers = self._store.read_many([of_epoch(epoch, "segments") for epoch in epochs])
+        self._listed = {epoch: _begins_in(epoch, data) for epoch, data in zip(epochs, answers, strict=True)}
+        return sorted(Segment(epoch, number) for epoch, begins in self._listed.items() for number in begins)
 
     def describe(self, segment: Segment) -> str:
         """See Medium."""
-        return f"{_of(segment.epoch)}, segment {segment.number}"
+        return f"{of_epoch(segment.epoch)}, segment {segment.number}"
 
     def open_segment(self, segment: Segment) -> BinaryIO:
         """See Medium."""
-        begins = self._begins(segment.epoch)
+        # After its fence an epoch is at most trimmed, which shows in that objects are missing.
+        listed = self._listed.get(segment.epoch) if segment.epoch in self._fences else None
+        begins = listed if listed is not None else self._begins(segment.epoch)
 
         def error(name: str, reason: str) -> Exception:
             if segment.number not in self._begins(segment.epoch):
                 return FileNotFoundError(f"{self.describe(segment)} has been removed meanwhile")
             return damaged(Place(name, 0), 0, reason)
 
-        names = [_link(segment.epoch, number) for number in self._extent(segment, begins)]
-        return BufferedReader(SegmentFile(self._store, names, error))
+        links = Links(self._store, segment.epoch, self._extent(segment, begins))
+        return BufferedReader(SegmentFile(links, error))
 
     def settle(self, epoch: int) -> None:
         """See Medium: an object that can be read is durable."""
@@ -219,10 +224,10 @@ class ObjectMedium:
         extent = self._extent(segment, begins)
         doomed = set(extent)
         if extent.start == min(begins.values()):
-            doomed |= {n for n in _numbers(self._store.names(_of(segment.epoch))) if 0 < n < extent.start}
+            doomed |= {n for n in _numbers(self._store.names(of_epoch(segment.epoch))) if 0 < n < extent.start}
         del begins[segment.number]
         self._write_begins(segment.epoch, begins)
-        self._store.remove(_link(segment.epoch, number) for number in sorted(doomed))
+        self._store.remove(name for number in sorted(doomed) for name in names_to_remove(segment.epoch, number))
 
     def _extent(self, segment: Segment, begins: dict[int, int]) -> range:
         """The numbers of a segment's objects."""
@@ -274,7 +279,8 @@ class ObjectMedium:
         names = [_INDEX, *(_snapshot(lsn) for lsn in snapshots)]
         for lower in sorted({segment.epoch for segment in segments}):
             end = self._end(lower, self._begin(lower))
-            names += [_of(lower, "segments"), _of(lower, "fence"), *(_link(lower, number) for number in range(end + 1))]
+            names += [of_epoch(lower, "segments"), of_epoch(lower, "fence")]
+            names += [link_name(lower, number) for number in range(end + 1)]
         for start in range(0, len(names), _COPIED_AT_ONCE):
             some = names[start : start + _COPIED_AT_ONCE]
             for name, data in zip(some, self._store.read_many(some), strict=True):
@@ -305,10 +311,11 @@ class ObjectAppender:
         self._epoch = epoch
         self._number = 1
         self._offset = 0
+        self._packer = Packer(epoch)
 
     def append(self, block: bytes) -> None:
         """See Appender: whoever creates the next number has it."""
-        name, data = _link(self._epoch, self._number), encode_link(block, self._offset)
+        name, data = link_name(self._epoch, self._number), encode_link(block, self._offset)
         try:
             self._store.create(name, data)
         except FileExistsError:
@@ -318,6 +325,9 @@ class ObjectAppender:
             with contextlib.suppress(OSError):
                 self._medium.check_fence(self._epoch)
             raise
+        for pack, content in self._packer.add(self._number, data):
+            with contextlib.suppress(OSError):
+                self._store.put(pack, content)
         self._number += 1
         self._offset += len(block)
 
@@ -358,7 +368,7 @@ def _seal_in(data: bytes | None) -> _Seal | None:
 
 def _begins_in(epoch: int, data: bytes | None) -> dict[int, int]:
     """The first numbers of the epoch's segments; the first segment begins behind the claim."""
-    name = _of(epoch, "segments")
+    name = of_epoch(epoch, "segments")
     return {0: 1} if data is None else dict(_record(name, data, _Segments).begins)
 
 
@@ -371,14 +381,6 @@ def _record(name: str, data: bytes, kind: type[_T]) -> _T:
 
 def _numbers(names: list[str]) -> list[int]:
     return [int(name) for name in names if name.isdecimal()]
-
-
-def _of(epoch: int, name: str = "") -> str:
-    return f"oplog/{epoch:010d}/{name}".rstrip("/")
-
-
-def _link(epoch: int, number: int) -> str:
-    return _of(epoch, f"{number:010d}")
 
 
 def _snapshot(lsn: int) -> str:

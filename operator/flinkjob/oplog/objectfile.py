@@ -15,20 +15,18 @@ JSON.
 import io
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 from zlib import crc32
 
 import msgspec
 
-from flinkjob.oplog.objectstore import ObjectStore
+from flinkjob.oplog.objectchain import Links
 
 SEAL = b"S"
 _HEADER = struct.Struct(">1sQ")
 _CHECKSUM = struct.Struct(">I")
 _HEADER_SIZE = _HEADER.size + _CHECKSUM.size
-_READ_AHEAD = 64
-"""Objects asked for at once at most."""
 
 _T = TypeVar("_T")
 
@@ -77,15 +75,14 @@ def _decode_link(data: bytes) -> tuple[int, bytes]:
 class SegmentFile(io.RawIOBase):
     """The blocks of a segment's objects, one after the other. They are fetched when they are reached, some in advance."""
 
-    def __init__(self, store: ObjectStore, names: Sequence[str], damaged: Callable[[str, str], Exception]) -> None:
+    def __init__(self, links: Links, damaged: Callable[[str, str], Exception]) -> None:
         """Make the file.
 
         Args:
-            names: of the objects, in order.
+            links: the objects, in order.
             damaged: makes the error to raise for a name and what is wrong with the object.
         """
-        self._store = store
-        self._names = names
+        self._links = links
         self._damaged = damaged
         self._position = 0
         self._size = -1
@@ -133,29 +130,30 @@ class SegmentFile(io.RawIOBase):
         return self._size
 
     def _find_size(self) -> int:
-        if not self._names:
+        if not self._links:
             return 0
-        first, last = self._store.read_many([self._names[0], self._names[-1]])
+        first, last = self._links.ends()
         self._fetched = [first]
-        offset, block = self._decode(len(self._names) - 1, last)
+        offset, block = self._decode(len(self._links) - 1, last)
         return offset + len(block)
 
     def _block(self, index: int, begin: int) -> bytes:
-        if index == len(self._names):
-            raise self._damaged(self._names[-1], "the segment is shorter than its last object says")
+        if index == len(self._links):
+            raise self._damaged(self._links.name(-1), "the segment is shorter than its last object says")
         if not 0 <= index - self._fetched_from < len(self._fetched):
-            count = min(2 * len(self._fetched), _READ_AHEAD) or 1
-            self._fetched = self._store.read_many(self._names[index : index + count])
+            self._fetched = self._links.read(index)
             self._fetched_from = index
         offset, block = self._decode(index, self._fetched[index - self._fetched_from])
         if offset != begin:
-            raise self._damaged(self._names[index], f"{begin} bytes lie before it in its segment, and not {offset}")
+            raise self._damaged(
+                self._links.name(index), f"{begin} bytes lie before it in its segment, and not {offset}"
+            )
         return block
 
     def _decode(self, index: int, data: bytes | None) -> tuple[int, bytes]:
         if data is None:
-            raise self._damaged(self._names[index], "the object is missing")
+            raise self._damaged(self._links.name(index), "the object is missing")
         try:
             return _decode_link(data)
         except BadObject as error:
-            raise self._damaged(self._names[index], str(error)) from None
+            raise self._damaged(self._links.name(index), str(error)) from None

@@ -19,6 +19,9 @@ from flinkjob.oplog.filesystem import open_filesystem
 CONCURRENCY = 32
 """Requests under way at once where many objects are removed."""
 
+_FROM_THE_START = 0
+"""Said, it saves a request: where nothing is said, s3fs first asks for the size. An empty object has no start (HTTP 416)."""
+
 _MEMORY = threading.RLock()
 """``memory://`` is a dictionary whose files share one position: only one thread may be in it."""
 
@@ -61,15 +64,20 @@ class ObjectStore:
         Raises:
             FileNotFoundError: there is no such object.
         """
-        with self._errors(name):
-            return bytes(self._filesystem.cat_file(self._path(name)))
+        (content,) = self._contents([name])
+        if content is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", name)
+        return content
 
     def read_many(self, names: Sequence[str]) -> list[bytes | None]:
         """The contents of objects, in order, asked for at once; None for each that does not exist."""
-        nothing = [None] * len(names)
+        return self._contents(names)
+
+    def _contents(self, names: Sequence[str]) -> list[bytes | None]:
         with self._errors(names[0] if names else ""):
             paths = [self._path(name) for name in names]
-            answers = self._filesystem.cat_ranges(paths, nothing, nothing, on_error="return")
+            starts, ends = [_FROM_THE_START] * len(paths), [None] * len(paths)
+            answers = self._filesystem.cat_ranges(paths, starts, ends, on_error="return")
         return [self._content(name, answer) for name, answer in zip(names, answers, strict=True)]
 
     def names(self, directory: str) -> list[str]:
@@ -101,6 +109,10 @@ class ObjectStore:
                     raise answer
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if _refused(error, "InvalidRange", 416):
+                return b""
+            raise
         assert isinstance(answer, bytes)
         return answer
 
@@ -112,7 +124,7 @@ class ObjectStore:
         except (FileExistsError, FileNotFoundError):
             raise
         except Exception as error:
-            if _was_there_before(error):
+            if _refused(error, "PreconditionFailed", 412):
                 raise FileExistsError(errno.EEXIST, "the object exists", name) from error
             if isinstance(error, OSError | FlinkJobError):
                 raise
@@ -120,12 +132,12 @@ class ObjectStore:
             raise OSError(errno.EIO, f"{type(error).__name__}: {error}", name) from error
 
 
-def _was_there_before(error: BaseException | None) -> bool:
-    """Whether a store has refused a conditional request: HTTP status 412, however the backend words it."""
+def _refused(error: BaseException | None, code: str, status: int) -> bool:
+    """Whether a store has refused a request with this error of S3's or status of HTTP's, however the backend words it."""
     while error is not None:
         response = getattr(error, "response", None)
         told = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        if told == "PreconditionFailed" or 412 in (getattr(error, "code", 0), getattr(error, "status", 0)):
+        if told == code or status in (getattr(error, "code", 0), getattr(error, "status", 0)):
             return True
         error = error.__cause__
     return False

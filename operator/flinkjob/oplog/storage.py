@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from fsspec.core import split_protocol
 
-from flinkjob.api.errors import LogUnavailable, UnsupportedStorage
+from flinkjob.api.errors import FlinkJobError, LogUnavailable, UnsupportedStorage
 from flinkjob.oplog.append import AppendMedium
 from flinkjob.oplog.files import LocalDirectory
 from flinkjob.oplog.filesystem import scheme_of
@@ -149,6 +149,15 @@ class JobStorage:
             UnsupportedStorage: no log can be kept at the URL.
         """
         return open_medium(self.url)
+
+    def warm_up(self) -> None:
+        """Load the backend and connect, which takes most of a second on some stores: done in advance, a failover is shorter.
+
+        What fails here fails again, and is told, where the store is needed.
+        """
+        with contextlib.suppress(FlinkJobError):
+            self.medium()
+            self.read_job_graph()
 
     def read_job_graph(self) -> bytes | None:
         """The stored JobGraph; None where there is none yet.

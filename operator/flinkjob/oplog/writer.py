@@ -8,7 +8,9 @@ deadline is over, and effects are held meanwhile; a leader that has been deposed
 import asyncio
 import contextlib
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from flinkjob.api.errors import Deposed, LogUnavailable, StorageError
@@ -25,10 +27,41 @@ MAX_BLOCK_OPERATIONS = 4096
 MAX_BLOCK_BYTES = 4 << 20
 
 
+WRITE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Upper bounds, in seconds, of the classes in which the durations of writes are counted."""
+
+
+@dataclass(slots=True)
+class WriteStatistics:
+    """What has been written, for metrics.
+
+    Attributes:
+        blocks, operations, bytes: made durable. failures: attempts of a write that failed.
+        seconds: that the blocks took in all, with what had to be tried again.
+        buckets: blocks by the class of WRITE_BUCKETS; the last one is of those above all.
+    """
+
+    blocks: int = 0
+    operations: int = 0
+    bytes: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(WRITE_BUCKETS) + 1))
+
+    def count(self, *, operations: int, size: int, seconds: float) -> None:
+        """A block is durable."""
+        self.blocks += 1
+        self.operations += operations
+        self.bytes += size
+        self.seconds += seconds
+        self.buckets[bisect_left(WRITE_BUCKETS, seconds)] += 1
+
+
 class LogWriter:
     """The leader's pen. Made within a running loop; all its methods belong to that loop.
 
     Attributes:
+        statistics: what has been written.
         last_lsn: that of the last operation appended.
         durable_lsn: that of the last operation that no failover can lose.
         degraded: the last error while writes are being repeated, for the resource's status; None when all is well.
@@ -72,9 +105,11 @@ class LogWriter:
         self._clock = clock
         self._sleep = sleep
         self.last_lsn = self.durable_lsn = position.lsn
+        self.statistics = WriteStatistics()
         self.degraded: str | None = None
         self.failure: StorageError | None = None
         self._buffer: list[Operation] = []
+        self._behind_since = 0.0
         self._closing = False
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -82,12 +117,18 @@ class LogWriter:
         self._appender = medium.appender(epoch)
         self._commits = Lane("operation-log")
         self._snapshots = Lane("snapshots")
+        self._fences: Lane | None = None
         self._task = asyncio.create_task(self._run())
 
     @property
     def lag(self) -> int:
         """How many operations are not durable yet."""
         return self.last_lsn - self.durable_lsn
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long the oldest operation that is not durable has waited; 0 where there is none."""
+        return self._clock() - self._behind_since if self.lag else 0.0
 
     def append(self, operations: Sequence[Operation]) -> int:
         """Give the operations the next LSNs and return that of the last one; they become durable later.
@@ -99,6 +140,8 @@ class LogWriter:
             raise self.failure
         if self._closing:
             raise LogUnavailable("the operation log has been closed")
+        if not self.lag:
+            self._behind_since = self._clock()
         self._buffer.extend(operations)
         self.last_lsn += len(operations)
         self._wake.set()
@@ -114,6 +157,21 @@ class LogWriter:
             if self.failure is not None:
                 raise self.failure
             await self._progress.wait()
+
+    async def check_fence(self) -> None:
+        """Make sure that nobody has claimed a newer epoch, as of a moment after this call.
+
+        Raises:
+            Deposed: somebody has.
+            LogUnavailable: that cannot be found out now.
+        """
+        # A lane of its own: what hangs in the others must not keep a leader from knowing.
+        self._fences = self._fences or Lane("fence")
+        try:
+            await self._fences.submit(partial(self._medium.check_fence, self._epoch))
+        except OSError as error:
+            location = self._medium.location
+            raise LogUnavailable(f"the operation log at {location} cannot be read: {error}") from error
 
     async def write_snapshot(self, lsn: int, data: bytes) -> None:
         """Store the graph as of an LSN once that is durable, begin a new segment, and remove what has become superfluous.
@@ -145,8 +203,7 @@ class LogWriter:
         self._wake.set()
         await self._task
         closed = self._commits.submit(self._appender.close)
-        self._commits.close()
-        self._snapshots.close()
+        self._close_lanes()
         if self.failure is not None:
             closed.cancel()  # the thread may hang in a write: nobody waits for it
         else:
@@ -161,8 +218,12 @@ class LogWriter:
         self._wake.set()
         self._tell_progress()
         self._commits.submit(self._appender.close).add_done_callback(_forget)
-        self._commits.close()
-        self._snapshots.close()
+        self._close_lanes()
+
+    def _close_lanes(self) -> None:
+        for lane in (self._commits, self._snapshots, self._fences):
+            if lane is not None:
+                lane.close()
 
     # The committing task
 
@@ -210,10 +271,14 @@ class LogWriter:
             count=count,
             previous_checksum=before.checksum,
         )
+        began = self._clock()
         await self._write(block, before.lsn + 1)
+        self.statistics.count(operations=count, size=len(block), seconds=self._clock() - began)
         self._position = Position(before.lsn + count, self._epoch, checksum)
         if self.failure is None:
             self.durable_lsn = self._position.lsn
+            # What is left was appended while this block was on its way.
+            self._behind_since = began
             self._tell_progress()
             self._on_durable(self.durable_lsn)
 
@@ -231,6 +296,7 @@ class LogWriter:
             try:
                 attempt.result()
             except OSError as error:
+                self.statistics.failures += 1
                 self.degraded = f"{error.strerror or error}"
             else:
                 self.degraded = None

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket as sockets
 from collections.abc import AsyncIterator, Callable
+from ssl import SSLContext
 from typing import Generic, TypeVar
 
 import aiohttp
@@ -44,14 +45,17 @@ def server_socket() -> web.WebSocketResponse:
     return web.WebSocketResponse(max_msg_size=MAX_FRAME_BYTES + 1, compress=False, timeout=CLOSE_TIMEOUT)
 
 
-async def client_socket(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
-    """A WebSocket to a server.
+async def client_socket(
+    session: aiohttp.ClientSession, url: str, *, tls: SSLContext | None = None
+) -> aiohttp.ClientWebSocketResponse:
+    """A WebSocket to a server, with ``tls`` over TLS.
 
     Raises:
         aiohttp.ClientError, OSError: there is none to be had.
     """
     timeout = aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT)
-    return await session.ws_connect(url, max_msg_size=MAX_FRAME_BYTES + 1, timeout=timeout)
+    ssl = tls if tls is not None else True
+    return await session.ws_connect(url, max_msg_size=MAX_FRAME_BYTES + 1, timeout=timeout, ssl=ssl)
 
 
 class Connection(Generic[Incoming]):

@@ -16,6 +16,7 @@ import aiohttp
 from flinkjob.api.errors import ProtocolViolation
 from flinkjob.rpc.codec import decode_from_jobmanager
 from flinkjob.rpc.connection import GOING_AWAY, PROTOCOL_ERROR, TASKMANAGER_PATH, Connection, client_socket
+from flinkjob.rpc.tls import ClientTls
 from flinkjob.taskmanager.channel import Setup
 from flinkjob.taskmanager.outbox import Outbox
 from flinkjob.taskmanager.slots import Slots
@@ -41,7 +42,7 @@ class Agent:
         executor: the core.
         slots: makes the slots, given where their events go.
         dialer: where the JobManagers are.
-        secure: whether the JobManagers speak TLS; the session knows how.
+        tls: what the JobManagers are spoken to with; None: plainly.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class Agent:
         slots: Callable[[Callable[[ev.Event], None]], Slots],
         dialer: Dialer,
         *,
-        secure: bool = False,
+        tls: ClientTls | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._executor = executor
         self._slots = slots(self.feed)
         self._dialer = dialer
-        self._scheme = "wss" if secure else "ws"
+        self._tls = tls
         self._events: deque[ev.Event] = deque()
         self._feeding = False
         self._setup = Setup(b"", "")
@@ -143,7 +144,8 @@ class Agent:
             await asyncio.sleep(delay / 1000)
             try:
                 async with asyncio.timeout(HANDSHAKE_TIMEOUT * 2 ** min(self._dialer.rounds, 3)):
-                    socket = await client_socket(session, f"{self._scheme}://{address}{TASKMANAGER_PATH}")
+                    scheme, context = ("wss", self._tls.context()) if self._tls is not None else ("ws", None)
+                    socket = await client_socket(session, f"{scheme}://{address}{TASKMANAGER_PATH}", tls=context)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 logger.debug("no JobManager at %s: %s", address, error)
                 continue

@@ -1,15 +1,17 @@
 """The TaskManager's process: made of its options, stopped by SIGTERM, ended with an exit code."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
 import socket
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import aiohttp
 
-from flinkjob.rpc.tls import TlsFiles, client_context
+from flinkjob.rpc.tls import ClientTls, TlsFiles
 from flinkjob.taskmanager.agent import Agent
 from flinkjob.taskmanager.slots import Slots
 from flinkjob.worker.dialing import Dialer
@@ -31,6 +33,7 @@ class TaskManagerOptions:
         reconnection_timeout_ms: how long it looks for a leader until one has told it the job's
             ``taskmanager.reconnection.timeout``.
         tls: certificate, key and authority for mutual TLS; None speaks plainly.
+        metrics_host, metrics_port: where metrics, health and readiness are told; port None: nowhere.
     """
 
     id: str
@@ -42,6 +45,8 @@ class TaskManagerOptions:
     address: str = ""
     reconnection_timeout_ms: int = DEFAULT_RECONNECTION_TIMEOUT_MS
     tls: TlsFiles | None = None
+    metrics_host: str = "0.0.0.0"
+    metrics_port: int | None = None
 
 
 async def run_taskmanager(options: TaskManagerOptions) -> int:
@@ -50,11 +55,11 @@ async def run_taskmanager(options: TaskManagerOptions) -> int:
     0: the job is over, or SIGTERM or SIGINT came and the tasks were handed back. 1: there was no leader for too long.
 
     Raises:
-        InvalidInput: the TLS files cannot be used.
+        InvalidInput: the TLS files cannot be used, or the port for metrics cannot be listened on.
         OSError: the work directory cannot be used.
     """
     loop = asyncio.get_running_loop()
-    context = client_context(options.tls) if options.tls is not None else None
+    tls = ClientTls(options.tls) if options.tls is not None else None
     work_dir = _prepared(options)
     executor = TaskExecutor(
         id=options.id,
@@ -70,17 +75,28 @@ async def run_taskmanager(options: TaskManagerOptions) -> int:
             count=options.slots, work_dir=work_dir, module_dir=_absolute(options.module_dir), on_event=on_event
         ),
         Dialer(options.jobmanagers),
-        secure=context is not None,
+        tls=tls,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop, f"{signal.Signals(number).name} received")
     try:
-        connector = aiohttp.TCPConnector(ssl=context if context is not None else True)
-        async with aiohttp.ClientSession(connector=connector) as session:
+        async with aiohttp.ClientSession() as session, _told(options, executor):
             return await agent.run(session)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _told(options: TaskManagerOptions, executor: TaskExecutor) -> AsyncIterator[None]:
+    """How the TaskManager fares can be asked for the length of a block."""
+    if options.metrics_port is None:
+        yield
+        return
+    from flinkjob.taskmanager.metrics import serving_metrics
+
+    async with serving_metrics(executor, host=options.metrics_host, port=options.metrics_port):
+        yield
 
 
 def _prepared(options: TaskManagerOptions) -> str:

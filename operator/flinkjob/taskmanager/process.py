@@ -1,12 +1,13 @@
 """A worker process, as its TaskManager holds it: started, talked to, killed, collected.
 
 The end of the process is learnt from the kernel (a pidfd), not from the channel: a child that the task forked could hold the
-channel open. It is collected only after everything of its session has been killed, so that its id is nobody else's
+channel open. It is collected only after everything that it has started has been killed, so that its id is nobody else's
 meanwhile.
 """
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import BinaryIO
 
 from flinkjob.api.errors import ProtocolViolation
 from flinkjob.taskmanager.channel import FrameSplitter, Ready, ToRunner, encode
-from flinkjob.taskmanager.processes import describe_exit, kill_session
+from flinkjob.taskmanager.processes import MARK, describe_exit, kill_members
 from flinkjob.worker.events import FromRunner
 
 _READ_BYTES = 1 << 18
@@ -51,6 +52,7 @@ class RunnerProcess:
         self._splitter = FrameSplitter()
         self._unsent = bytearray()
         self._nonsense = ""
+        self._mark = secrets.token_hex(8)
         self._socket, theirs = socket.socketpair()
         descriptor = str(theirs.fileno())
         # -P keeps the current directory out of the modules' search path.
@@ -62,6 +64,7 @@ class RunnerProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    env={**os.environ, MARK: self._mark},
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
@@ -100,7 +103,7 @@ class RunnerProcess:
 
     def kill(self) -> None:
         """Kill it with everything that it has started; ``on_end`` follows."""
-        kill_session(self.pid)
+        kill_members(self.pid, self._mark)
 
     def collect(self) -> None:
         """Kill it and wait for its end, without another word to anybody."""
@@ -152,7 +155,7 @@ class RunnerProcess:
             return False
 
     def _close(self) -> int:
-        kill_session(self.pid)
+        kill_members(self.pid, self._mark)
         self._loop.remove_reader(self._end)
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)

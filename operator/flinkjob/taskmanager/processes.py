@@ -1,12 +1,16 @@
-"""Processes as the kernel counts them: how one ended, and how to end all of a session.
+"""Processes as the kernel counts them: how one ended, and how to end all that a worker process has started.
 
 A worker process leads a session of its own; whatever it or its tasks start belongs to that session, in whatever process
-group, unless it makes itself a daemon (``setsid``).
+group. What makes itself a daemon (``setsid``) leaves the session, but not without the environment that it was given: in
+that stands a mark of its worker process's own. Only who leaves the one and wipes out the other gets away.
 """
 
 import contextlib
 import os
 import signal
+
+MARK = "_FLINKJOB_WORKER_PROCESS"
+"""The environment variable that tells whose a process is."""
 
 
 def describe_exit(code: int) -> str:
@@ -21,27 +25,40 @@ def describe_exit(code: int) -> str:
     return f"was killed by {name}{hint}"
 
 
-def session_members(session: int) -> list[int]:
-    """The processes of the session that still run, by id; zombies do not count."""
-    members = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
-                    # The command's name stands in parentheses and may hold anything; what follows is plain.
-                    state, _, _, own_session = file.read().rpartition(b")")[2].split()[:4]
-            except OSError:
-                continue
-            if int(own_session) == session and state not in (b"Z", b"X"):
-                members.append(int(name))
-    return members
+def members_of(session: int, mark: str = "") -> list[int]:
+    """The processes that still run of the session, or with the mark in their environment, by id; zombies do not count."""
+    entry = f"{MARK}={mark}".encode()
+    return [
+        int(name)
+        for name in os.listdir("/proc")
+        if name.isdigit() and (_is_in_session(name, session) or (mark and _has_in_environment(name, entry)))
+    ]
 
 
-def kill_session(session: int) -> None:
-    """Kill every process of the session, and those that they start meanwhile; the caller, if it is one of them, last."""
+def _is_in_session(process: str, session: int) -> bool:
+    # The command's name stands in parentheses and may hold anything; what follows is plain.
+    fields = _proc(process, "stat").rpartition(b")")[2].split()[:4]
+    return len(fields) == 4 and int(fields[3]) == session and fields[0] not in (b"Z", b"X")
+
+
+def _has_in_environment(process: str, entry: bytes) -> bool:
+    # A zombie has none, and that of another user's processes is not to be read.
+    return entry in _proc(process, "environ").split(b"\0")
+
+
+def _proc(process: str, name: str) -> bytes:
+    try:
+        with open(f"/proc/{process}/{name}", "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def kill_members(session: int, mark: str = "") -> None:
+    """Kill all that ``members_of`` finds, and what they start meanwhile; the caller, if it is one of them, last."""
     own = os.getpid()
     killed = {own}
-    while others := set(session_members(session)) - killed:
+    while others := set(members_of(session, mark)) - killed:
         for pid in others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

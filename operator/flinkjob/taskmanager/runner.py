@@ -2,7 +2,7 @@
 
 It is started once per slot and lives as long as its tasks behave, so that a task costs a message and not a process. It
 leads a session of its own, to which everything that its tasks start belongs, and it never outlives its TaskManager: a
-thread waits for the control channel to hang up, and then kills the session.
+thread waits for the control channel to hang up, and then kills it with all that it has started.
 
 SIGTERM means that the present task is to stop. It raises TaskCancelled in the main thread, but only while the task's own
 code runs: a message must not be cut in two, nor the end of a task be mistaken.
@@ -24,7 +24,7 @@ from flinkjob.taskmanager.channel import Ready, Run, RunnerChannel, Setup, Split
 from flinkjob.taskmanager.context import TaskContext
 from flinkjob.taskmanager.failures import describe_failure
 from flinkjob.taskmanager.loading import load_function
-from flinkjob.taskmanager.processes import kill_session
+from flinkjob.taskmanager.processes import MARK, kill_members
 from flinkjob.taskmanager.storage import Storage, open_storage
 from flinkjob.worker.events import Cancelled, Failed, Finished, FromRunner, ProgressMade, SplitWanted
 from flinkjob.worker.protocol import AttemptId, Deployment
@@ -192,7 +192,7 @@ def die_with_taskmanager(control: socket.socket) -> None:
     poll = select.poll()
     poll.register(control, 0)  # nothing asked for: a hang-up is told anyway, and only that
     poll.poll()
-    kill_session(os.getsid(0))
+    kill_members(os.getsid(0), os.environ.get(MARK, ""))
 
 
 def main() -> None:
@@ -207,7 +207,7 @@ def main() -> None:
     try:
         Runner(RunnerChannel(control), module_dir=module_dir, scratch=scratch).run()
     except TaskManagerGone:
-        kill_session(os.getsid(0))
+        kill_members(os.getsid(0), os.environ.get(MARK, ""))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ costs the import of fsspec and of the backend. Paths are below the root, with ``
 import errno
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -67,7 +68,7 @@ class PendingFile:
         """Leave nothing behind; after ``commit`` without effect."""
         # What cannot be removed stays until the job's storage goes; no reader looks at such names. On a full disk even
         # closing fails, and removing helps.
-        for step in (self._file.close, partial(self._storage.remove, self._pending)):
+        for step in (self._file.close, partial(self._storage.forget, self._pending)):
             with suppress(OSError):
                 step()
 
@@ -84,8 +85,8 @@ class Storage(Protocol):
     def publish(self, file: BinaryIO, pending: str, path: str) -> None:
         """Close the file durably and give it its name."""
 
-    def remove(self, path: str) -> None:
-        """Remove the file."""
+    def forget(self, pending: str) -> None:
+        """Leave nothing of a file that has not been published; it is closed."""
 
 
 class LocalStorage:
@@ -120,29 +121,52 @@ class LocalStorage:
         finally:
             os.close(directory)
 
-    def remove(self, path: str) -> None:
-        """Remove the file."""
-        os.unlink(f"{self._root}/{path}")
+    def forget(self, pending: str) -> None:
+        """Remove it."""
+        os.unlink(f"{self._root}/{pending}")
 
 
 class RemoteStorage:
-    """A directory behind any other URL.
+    """A directory behind any other URL; what its subclasses differ in is how a file gets its name.
 
     Raises:
         UnsupportedStorage: the protocol is unknown, or its backend is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        from flinkjob.oplog.filesystem import open_filesystem, scheme_of
+        from flinkjob.oplog.filesystem import open_filesystem
 
         self._filesystem, root = open_filesystem(url)
         self._root = root.rstrip("/")
-        self._renames = scheme_of(url) == "hdfs"
 
     def open(self, path: str) -> BinaryIO:
         """The file, to be read."""
         with _remote_errors():
             return io.BufferedReader(_RemoteFile(self._filesystem.open(f"{self._root}/{path}", "rb")))
+
+
+class ObjectStorage(RemoteStorage):
+    """An object store. It cannot rename, and a copy and a removal are two requests more; so a file is written to this
+    machine's temporary directory, where it has no name and goes with its process, and uploaded when it is whole.
+    """
+
+    def open_new(self, path: str) -> BinaryIO:
+        """A new file, to be written."""
+        return cast(BinaryIO, tempfile.TemporaryFile(prefix="flinkjob-"))
+
+    def publish(self, file: BinaryIO, pending: str, path: str) -> None:
+        """Upload it: an object appears whole."""
+        with file, _remote_errors():
+            file.flush()
+            file.seek(0)
+            self._filesystem.put_file(f"/dev/fd/{file.fileno()}", f"{self._root}/{path}")
+
+    def forget(self, pending: str) -> None:
+        """There is nothing left of it."""
+
+
+class RenamingStorage(RemoteStorage):
+    """HDFS, which can rename as a local file system can."""
 
     def open_new(self, path: str) -> BinaryIO:
         """A new file, to be written; missing directories are made."""
@@ -156,21 +180,15 @@ class RemoteStorage:
             return cast(BinaryIO, _RemoteFile(file))
 
     def publish(self, file: BinaryIO, pending: str, path: str) -> None:
-        """Close, which is what makes a remote file durable, and move."""
+        """Close, which is what makes a remote file durable, and rename."""
         file.close()
-        source, target = f"{self._root}/{pending}", f"{self._root}/{path}"
         with _remote_errors():
-            if self._renames:
-                self._filesystem.mv(source, target, overwrite=True)
-            else:
-                # An object store cannot rename; a copy appears whole, too.
-                self._filesystem.cp_file(source, target)
-                self._filesystem.rm_file(source)
+            self._filesystem.mv(f"{self._root}/{pending}", f"{self._root}/{path}", overwrite=True)
 
-    def remove(self, path: str) -> None:
-        """Remove the file."""
+    def forget(self, pending: str) -> None:
+        """Remove it."""
         with _remote_errors():
-            self._filesystem.rm_file(f"{self._root}/{path}")
+            self._filesystem.rm_file(f"{self._root}/{pending}")
 
 
 class _RemoteFile(io.RawIOBase):
@@ -228,7 +246,9 @@ def open_storage(url: str) -> Storage:
     for scheme in _LOCAL_SCHEMES:
         if url.startswith(scheme):
             return LocalStorage(url.removeprefix(scheme).rstrip("/"))
-    return RemoteStorage(url) if "://" in url else LocalStorage(url.rstrip("/"))
+    if "://" not in url:
+        return LocalStorage(url.rstrip("/"))
+    return RenamingStorage(url) if url.startswith("hdfs://") else ObjectStorage(url)
 
 
 def open_input(url: str) -> BinaryIO:

@@ -1,0 +1,168 @@
+"""A Kubernetes cluster as its users have it: kubectl and helm as they type them, and what can be told of a job's tasks.
+
+The suite asks again and again for one thing: for each running task, where it is and since when. `Task` is that, taken from
+outside: the REST API says which attempt runs where, the kubelet which container that is, the kernel which processes.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.kindcluster import Cluster
+
+T = TypeVar("T")
+PATIENCE = 120.0
+"""Seconds until what is bound to happen has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of a container: its id there, and when it began, in ticks since the node's start."""
+
+    pid: int
+    began: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A running task: what must be the same after a failover that it was before.
+
+    Attributes:
+        attempt: its number. pod: of its TaskManager. container: id of that pod's container.
+        processes: the TaskManager and the workers that its tasks run in.
+    """
+
+    attempt: int
+    pod: str
+    container: str
+    processes: frozenset[Process]
+
+
+Tasks = dict[tuple[str, int], Task]
+"""By the vertex's name and the subtask's index."""
+
+# The command lines name what the processes are; the one that runs this names it too.
+_LIST_PROCESSES = """
+import os, pathlib
+for path in pathlib.Path('/proc').glob('[0-9]*'):
+    try:
+        if path.name != str(os.getpid()) and b'flinkjob' in (path / 'cmdline').read_bytes():
+            print(path.name, (path / 'stat').read_text().rpartition(')')[2].split()[19])
+    except OSError:
+        pass
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kubernetes:
+    """A cluster to test on.
+
+    Attributes:
+        kubeconfig: of one who may do everything. image: the project's, which its nodes have or can pull.
+        nodes: how its nodes can be reached from outside; None on a cluster that somebody else gave.
+    """
+
+    kubeconfig: Path
+    image: str
+    kubectl_path: Path
+    helm_path: Path
+    nodes: Cluster | None
+
+    def kubectl(self, *arguments: str | Path, given: str | None = None) -> str:
+        """What kubectl prints.
+
+        Raises:
+            CalledProcessError: it failed; ``stderr`` says why.
+        """
+        return self._run(self.kubectl_path, *arguments, given=given)
+
+    def helm(self, *arguments: str | Path) -> str:
+        """What helm prints.
+
+        Raises:
+            CalledProcessError: it failed; ``stderr`` says why.
+        """
+        return self._run(self.helm_path, *arguments)
+
+    def get(self, namespace: str, *what: str) -> dict[str, Any]:
+        """An object, or a List of objects, as kubectl gets it."""
+        found = json.loads(self.kubectl("--namespace", namespace, "get", *what, "--output=json"))
+        assert isinstance(found, dict)
+        return found
+
+    def rest(self, namespace: str, pod: str, path: str) -> Any:
+        """What a JobManager's REST API answers, asked through the API server."""
+        return json.loads(self.kubectl("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:8081/proxy{path}"))
+
+    def leader(self, namespace: str, job: str) -> str:
+        """The pod that holds the job's Lease; empty if nobody does."""
+        holder = self.get(namespace, "lease", f"{job}-leader")["spec"].get("holderIdentity") or ""
+        return str(holder).partition("_")[0]
+
+    def tasks(self, namespace: str, job: str) -> Tasks:
+        """All tasks of a job that run at this moment."""
+        leader = self.leader(namespace, job)
+        pods = self.get(namespace, "pods", f"--selector=flinkjob.io/job={job},app.kubernetes.io/component=taskmanager")
+        places = {pod["metadata"]["name"]: self._place(namespace, pod) for pod in pods["items"] if _container(pod)}
+        found: Tasks = {}
+        for running in self.rest(namespace, leader, "/jobs")["jobs"]:
+            where = f"/jobs/{running['id']}"
+            for vertex in self.rest(namespace, leader, where)["vertices"]:
+                details = self.rest(namespace, leader, f"{where}/vertices/{vertex['id']}")
+                for subtask in details["subtasks"]:
+                    pod = subtask["taskmanager-id"]
+                    if subtask["status"] == "RUNNING" and pod in places:
+                        container, processes = places[pod]
+                        found[vertex["name"], subtask["subtask"]] = Task(
+                            attempt=subtask["attempt"], pod=pod, container=container, processes=processes
+                        )
+        return found
+
+    def _place(self, namespace: str, pod: dict[str, Any]) -> tuple[str, frozenset[Process]]:
+        name = pod["metadata"]["name"]
+        listed = self.kubectl("--namespace", namespace, "exec", name, "--", "python3", "-c", _LIST_PROCESSES)
+        processes = (Process(*map(int, line.split())) for line in listed.splitlines())
+        return _container(pod), frozenset(processes)
+
+    def _run(self, program: Path, *arguments: str | Path, given: str | None = None) -> str:
+        done = subprocess.run(
+            [program, *arguments],
+            input=given,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if done.returncode:
+            # pytest shows what an error prints, not what it holds.
+            print(done.stderr)
+            done.check_returncode()
+        return done.stdout
+
+
+def _container(pod: dict[str, Any]) -> str:
+    """The id of a pod's only container; empty while it does not run."""
+    statuses = pod["status"].get("containerStatuses") or []
+    return next((str(status["containerID"]) for status in statuses if "running" in status["state"]), "")
+
+
+def eventually(probe: Callable[[], T], what: str, *, patience: float = PATIENCE) -> T:
+    """What a probe finds, asked until that is something; a command of its that fails has found nothing yet.
+
+    Raises:
+        AssertionError: it found nothing for so many seconds.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            if found := probe():
+                return found
+        assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}"
+        time.sleep(0.2)

@@ -1,0 +1,62 @@
+"""The programs: each is made once, whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster import tools
+from cluster.tools import ClusterError, Tool, fresh, provide
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, made: list[str], *, fails: bool = False) -> Tool:
+    def make(tool: Tool, target: Path) -> None:
+        made.append(tool.program)
+        target.write_text("half")
+        if fails:
+            raise ClusterError("the compiler is tired")
+        target.write_text("whole")
+
+    tool = Tool(program="program", version="v1", make=make)
+    monkeypatch.setitem(tools.TOOLS, "program", tool)
+    return tool
+
+
+def test_a_program_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    tool = offer(monkeypatch, made)
+    assert provide(["program"]) == provide(["program"]) == {"program": tool.path}
+    assert tool.path.read_text() == "whole"
+    assert tool.path.stat().st_mode & 0o111
+    assert made == ["program"]
+
+
+def test_one_that_cannot_be_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = offer(monkeypatch, [], fails=True)
+    with pytest.raises(ClusterError, match="tired"):
+        provide(["program"])
+    assert list(tool.path.parent.parent.iterdir()) == []
+
+
+def test_without_go_the_reason_says_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ClusterError, match=r"kube-apiserver v1\.\S+ has to be built, which needs go"):
+        provide(["kube-apiserver"])
+
+
+def test_a_directory_appears_only_when_its_block_ended_well(tmp_path: Path) -> None:
+    place = tmp_path / "a" / "place"
+    with fresh(place) as partial:
+        (partial / "file").touch()
+        assert not place.exists()
+    assert [path.name for path in place.iterdir()] == ["file"]
+
+
+def test_versions_are_those_of_the_module() -> None:
+    assert tools.KUBERNETES.startswith("v1.")
+    assert tools.TOOLS["kubelet"].version == tools.KUBERNETES
+    assert tools.TOOLS["etcd"].version == tools.ETCD
