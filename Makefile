@@ -9,7 +9,7 @@ SEEDS ?= 20000
 MINUTES ?= 10
 ROUNDS ?= 200
 
-.PHONY: demo test test-hdfs test-kube cluster cluster-down demo-k8s e2e simulate fuzz chaos soak lint bench crd docs chart lock clean
+.PHONY: demo test test-hdfs kube-programs test-kube cluster cluster-down demo-k8s e2e simulate fuzz chaos soak lint bench bench-operator crd docs chart lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -40,10 +40,13 @@ test: $(READY)
 test-hdfs: $(READY)
 	$(BIN)/python -m pytest -m hdfs -ra --timeout 600
 
-# On a real Kubernetes API server, whose programs are built once into the user's cache (ten minutes, with go). `make test` runs
-# the same tests where these programs are already.
-test-kube: $(READY)
-	PYTHONPATH=e2e $(BIN)/python -m cluster build
+# A real Kubernetes API server, built once into the user's cache (five minutes, with go). `make test` has the tests on it where
+# it is there; `make test-kube` runs them alone, and demands it.
+KUBE_PROGRAMS := etcd kube-apiserver kube-controller-manager kubectl helm
+kube-programs: $(READY)
+	PYTHONPATH=e2e $(BIN)/python -m cluster build $(KUBE_PROGRAMS)
+
+test-kube: kube-programs
 	KUBE_REQUIRED=1 $(BIN)/python -m pytest -n $(JOBS) -m kube
 
 # A real kind cluster of three nodes on this machine, and the project's image on it: export KUBECONFIG as it says. Where no
@@ -94,6 +97,11 @@ lint: $(READY)
 # Takes some minutes; `make bench PEERS=--peers` also runs Dask and Ray. Writes benchmarks/results.json and docs/benchmarks.md.
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py $(PEERS)
+
+# FlinkJobs by the hundred on a real API server, whose nodes kwok plays: 200 and 1,000. Writes benchmarks/operator.json.
+bench-operator: $(READY)
+	PYTHONPATH=e2e $(BIN)/python -m cluster build etcd kube-apiserver kube-controller-manager kubectl kube-scheduler kwok
+	PYTHONPATH=tests:e2e $(BIN)/python benchmarks/operatorbench.py
 
 # The CustomResourceDefinition, made of the typed values; the chart's copy is the same file.
 crd: $(READY)

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -325,6 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("counts", nargs="*", type=int, default=[200, 1000], help="FlinkJobs in a round")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # nothing is to be left running
     results: Object = {"machine": machine()}
     with tempfile.TemporaryDirectory(prefix="operatorbench") as directory, world(Path(directory)) as server:
         for count in options.counts or [200, 1000]:

@@ -11,7 +11,10 @@ import pytest
 from cluster.kindcluster import Cluster, current
 from cluster.projectimage import IMAGE
 from cluster.tools import provide
+from jobs import Job
 from kubernetes_cluster import Kubernetes
+
+CHART = Path(__file__).parents[1] / "charts" / "flinkjob-operator"
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,55 @@ def namespace(kubernetes: Kubernetes, request: pytest.FixtureRequest) -> Iterato
     kubernetes.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     yield name
     kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def operator(kubernetes: Kubernetes) -> Iterator[str]:
+    """The operator, installed by its chart for the whole cluster, two replicas; the name of its namespace."""
+    name = "flinkjob-operator"
+    repository, _, tag = kubernetes.image.rpartition(":")
+    kubernetes.helm(
+        *("upgrade", "--install", name, CHART, "--namespace", name, "--create-namespace"),
+        *("--take-ownership", "--wait", "--timeout=5m"),
+        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "replicas=2"),
+    )
+    yield name
+    kubernetes.helm("uninstall", name, "--namespace", name, "--wait")
+
+
+@pytest.fixture
+def job(kubernetes: Kubernetes, operator: str, namespace: str) -> Iterator[Job]:
+    """A job to be created, in a namespace of its own."""
+    held = Job(kubernetes, namespace)
+    yield held
+    _remove(held)
+
+
+@pytest.fixture
+def other_namespace(kubernetes: Kubernetes) -> Iterator[str]:
+    """A second namespace; a job of the usual name that is in it is removed."""
+    name = f"other-{secrets.token_hex(3)}"
+    kubernetes.kubectl("create", "namespace", name)
+    yield name
+    _remove(Job(kubernetes, name))
+    kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def operator_away(kubernetes: Kubernetes, operator: str, job: Job) -> Iterator[None]:
+    """The job's tasks hold, and then there is no operator."""
+    job.create()
+    job.holding()
+    deployment = ("--namespace", operator, "deployment/flinkjob-operator")
+    kubernetes.kubectl("scale", "--replicas=0", *deployment)
+    kubernetes.kubectl("wait", "--namespace", operator, "pods", "--all", "--for=delete", "--timeout=120s")
+    yield
+    kubernetes.kubectl("scale", "--replicas=2", *deployment)
+    kubernetes.kubectl("rollout", "status", *deployment, "--timeout=180s")
+
+
+def _remove(job: Job) -> None:
+    """Delete the job while there is an operator that cleans up, and its volume."""
+    job.kubectl("delete", "flinkjob", job.name, "--ignore-not-found", "--timeout=180s")
+    volume = f"{job.namespace}-{job.name}"
+    job.kubernetes.kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--wait=false")

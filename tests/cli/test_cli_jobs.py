@@ -31,6 +31,17 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def cut_off(proxy: Proxy) -> None:
+    """Cut the clients of a proxy off, and return when one has noticed, be its watch open already or not yet."""
+    cut = proxy.cut()
+
+    def noticed() -> bool:
+        proxy.drop_watches()
+        return cut.met > 0
+
+    until(noticed)
+
+
 @pytest.fixture
 def beside() -> Iterator[Beside]:
     """Runs something beside the command, such as what an operator does; what goes wrong there fails the test."""
@@ -194,7 +205,7 @@ class TestWatch:
         self, jobs: FlinkJobs, proxy: Proxy, watch: Callable[..., Answer]
     ) -> None:
         def replace() -> None:
-            proxy.cut()
+            cut_off(proxy)
             jobs.delete()
             jobs.create(status=ended("FINISHED"))
             proxy.heal()
@@ -207,8 +218,7 @@ class TestWatch:
         self, jobs: FlinkJobs, proxy: Proxy, watch: Callable[..., Answer]
     ) -> None:
         def outage() -> None:
-            cut = proxy.cut()
-            until(lambda: cut.met > 0)
+            cut_off(proxy)
             jobs.say("wordcount", ended("FINISHED"))
             proxy.heal()
 
@@ -217,6 +227,7 @@ class TestWatch:
         assert answer.out.splitlines()[-1].partition(" ")[2].startswith("FINISHED")
         away, back = answer.err.splitlines()
         assert away.startswith(f"the API server at {proxy.url} cannot be reached: ")
+        assert "(" not in away
         assert back == "the API server answers again"
 
     def test_gives_up_when_the_api_server_stays_away(self, jobs: FlinkJobs, proxy: Proxy, tmp_path: Path) -> None:

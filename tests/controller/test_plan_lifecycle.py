@@ -119,8 +119,11 @@ def test_a_taskmanager_on_a_lost_node_is_replaced_once_it_is_evicted(world: Worl
 def test_a_suspended_job_stops_from_its_head_and_goes_on_where_it_was(world: World) -> None:
     taskmanagers = world.running(names.TASKMANAGER)
     world.edit(job={"entrypoint": "jobs:build", "state": "suspended"})
-    world.reconcile()
-    assert world.running(names.TASKMANAGER) == taskmanagers
+    while world.pods(names.JOBMANAGER):
+        world.reconcile()
+        assert world.running(names.TASKMANAGER) == taskmanagers
+        assert not any("deletionTimestamp" in pod["metadata"] for pod in world.pods(names.TASKMANAGER))
+        world.tick()
     world.settle(ticks=5)
     assert world.pods(names.JOBMANAGER) == world.pods(names.TASKMANAGER) == []
     assert world.condition("Ready") == "False Suspended"
@@ -249,9 +252,21 @@ def test_a_finished_job_may_run_anew(world: World) -> None:
     world.settle(ticks=6)
     world.job_ends = False
     world.edit(restartNonce=1)
-    world.settle(ticks=8)
+    for _ in range(8):
+        world.reconcile()
+        assert world.condition("Finished") == "", "that was the earlier run"
+        assert world.objects[ChildKey("StatefulSet", "wordcount-jobmanager")]["spec"]["replicas"] in (0, 2)
+        world.tick()
     assert world.condition("Ready") == "True Running"
-    assert world.condition("Finished") == ""
+
+
+def test_a_finished_job_that_is_suspended_keeps_no_pod(world: World) -> None:
+    world.job_ends = True
+    world.settle(ticks=6)
+    world.edit(job={"entrypoint": "jobs:build", "state": "suspended"})
+    world.settle(ticks=4)
+    assert world.pods(names.JOBMANAGER) == []
+    assert world.condition("Finished") == "True JobFinished"
 
 
 def test_with_retain_a_deleted_job_just_goes(world: World) -> None:

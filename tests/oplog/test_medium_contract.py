@@ -199,6 +199,17 @@ def test_what_a_deposed_leader_acknowledges_at_any_point_its_successor_has_read(
         assert seen[: len(old.history)] == old.history
 
 
+def test_one_that_sleeps_until_its_successor_has_taken_a_snapshot_replays_nothing(open_medium: OpenMedium) -> None:
+    """What the snapshot holds is its successor's: a graph to which an older epoch cannot add anything."""
+    sleeper = OperationLog.open(open_medium(), "sleeper")
+    new = Leader(open_medium(), "new")
+    new.commit(3)
+    new.snapshot()
+    new.commit()
+    with pytest.raises(Deposed, match=f"epoch {sleeper.epoch} is over"):
+        sleeper.replay()
+
+
 def test_a_torn_end_is_dropped_and_the_successor_goes_on_behind_it(open_medium: OpenMedium) -> None:
     history: list[Operation] = []
     for cut in (1, 51, 60, -1):

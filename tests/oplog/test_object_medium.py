@@ -62,17 +62,17 @@ def test_objects_are_named_by_epoch_and_number(url: str) -> None:
     leader.commit()
     Leader(opened(url), "jm-2")
     assert objects(url).keys() == {
-        "oplog/0000000001/0000000000",
-        "oplog/0000000001/0000000001",
-        "oplog/0000000001/0000000002",
-        "oplog/0000000001/0000000003",
+        "oplog/0000000001/claim",
+        "oplog/0000000001/0000000/0000000001",
+        "oplog/0000000001/0000000/0000000002",
+        "oplog/0000000001/0000000/0000000003",
         "oplog/0000000001/fence",
         "oplog/0000000001/segments",
-        "oplog/0000000002/0000000000",
+        "oplog/0000000002/claim",
         "snapshots/00000000000000000001",
         "snapshots/index",
     }
-    assert objects(url)["oplog/0000000001/0000000003"].startswith(b"S")
+    assert objects(url)["oplog/0000000001/0000000/0000000003"].startswith(b"S")
 
 
 def test_objects_of_other_names_are_left_alone(url: str) -> None:
@@ -117,11 +117,11 @@ def test_what_an_interrupted_trimming_left_goes_with_the_next(url: str) -> None:
     killed = mock.patch.object(medium._store, "remove", side_effect=InterruptedError("killed"))
     with killed, pytest.raises(InterruptedError):
         leader.snapshot()
-    assert "oplog/0000000001/0000000002" in objects(url)
+    assert "oplog/0000000001/0000000/0000000002" in objects(url)
     assert replayed(opened(url)) == leader.history
     leader.commit()
     leader.snapshot()
-    assert "oplog/0000000001/0000000002" not in objects(url)
+    assert "oplog/0000000001/0000000/0000000002" not in objects(url)
     assert replayed(opened(url)) == leader.history
 
 
@@ -192,7 +192,7 @@ def test_a_seal_where_the_leader_has_trimmed_the_log_does_not_count(url: str) ->
     old.commit(2)
 
     def work(number: int) -> None:
-        if "oplog/0000000002/0000000000" in objects(url) and number > claimed:
+        if "oplog/0000000002/claim" in objects(url) and number > claimed:
             script.before = lambda number: None
             for _ in range(5):
                 old.commit()
@@ -335,8 +335,8 @@ def test_a_block_that_is_missing_is_named(url: str) -> None:
     leader = Leader(opened(url))
     for _ in range(5):
         leader.commit()
-    opened(url)._store.remove(["oplog/0000000001/0000000003"])
-    with pytest.raises(CorruptedLog, match=r"damaged in oplog/0000000001/0000000003, .*the object is missing"):
+    opened(url)._store.remove(["oplog/0000000001/0000000/0000000003"])
+    with pytest.raises(CorruptedLog, match=r"damaged in oplog/0000000001/0000000/0000000003, .*the object is missing"):
         replayed(opened(url))
 
 
@@ -348,7 +348,7 @@ def test_an_interrupted_setting_aside_leaves_a_log_that_still_reads_as_damaged(u
         leader = Leader(opened(place), "last")
         leader.commit()
         leader.commit()
-        damage = "oplog/0000000004/0000000001"
+        damage = "oplog/0000000004/0000000/0000000001"
         block = objects(place)[damage]
         opened(place)._store.put(damage, block[:-1] + bytes([block[-1] ^ 1]))
         before = objects(place)

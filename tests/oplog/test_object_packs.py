@@ -129,7 +129,7 @@ def test_large_links_are_not_written_twice(monkeypatch: pytest.MonkeyPatch) -> N
     packer = Packer(1)
     assert [name for number in range(1, 17) for name, _ in packer.add(number, b"x" * 7)] == []
     assert [name for number in range(17, 33) for name, _ in packer.add(number, b"x" * 6)] == [
-        "oplog/0000000001/pack-16-0000000017"
+        "oplog/0000000001/0000000/pack-16-0000000017"
     ]
 
 

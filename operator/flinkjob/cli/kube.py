@@ -249,9 +249,11 @@ def _reason(error: BaseException) -> str:
     """The innermost words: the library wraps what the system said several times."""
     if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
         return _reason(error.reason)
-    cause = error.__cause__ or error.__context__
-    if isinstance(error, urllib3.exceptions.HTTPError) and isinstance(cause, OSError):
-        return _reason(cause)
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        # A ProtocolError has its cause as an argument.
+        causes = (error.__cause__, error.__context__, *error.args)
+        if (cause := next((each for each in causes if isinstance(each, OSError)), None)) is not None:
+            return _reason(cause)
     if isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError)):
         return "it does not answer in time"
     if isinstance(error, ApiException):

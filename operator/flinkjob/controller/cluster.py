@@ -30,6 +30,7 @@ is the better one."""
 PAGE = 500
 """Objects in one answer to a list."""
 
+_INVALID = 422
 _METADATA = "application/json;g=meta.k8s.io;v=v1;as=PartialObjectMetadata"
 
 
@@ -143,7 +144,12 @@ class Cluster:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return await self._call("PATCH", kind, path, query=query, body=manifest, content_type=APPLY)
+        try:
+            return await self._call("PATCH", kind, path, query=query, body=manifest, content_type=APPLY)
+        except ApiRefused as error:
+            if error.status == _INVALID and "metadata.uid" in str(error):
+                raise AlreadyChanged(str(error)) from None
+            raise
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Make an object.

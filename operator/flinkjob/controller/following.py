@@ -61,14 +61,16 @@ class Following:
                 group.create_task(self._compare(place), name="compare")
 
     async def _follow(self, kind: Kind, place: str | None) -> None:
-        version, pause = "", FIRST_PAUSE
+        version, pause, trouble = "", FIRST_PAUSE, _Trouble(f"{kind.plural} are not followed")
         while True:
             try:
                 if not version:
                     version = await self._list(kind, place)
                     pause = FIRST_PAUSE
+                    trouble.over()
                 async for event, manifest in self._cluster.watch_metadata(kind, place, JOB_LABEL, version):
                     metadata, pause = manifest["metadata"], FIRST_PAUSE
+                    trouble.over()
                     version = metadata["resourceVersion"]
                     if event == "DELETED":
                         self._cache.lost(kind, metadata["namespace"], metadata["name"], metadata["uid"])
@@ -78,7 +80,7 @@ class Following:
                 if isinstance(error, ApiRefused) and error.status == EXPIRED:
                     version = ""
                 else:
-                    logger.warning("%s are not followed at the moment: %s", kind.plural, error)
+                    trouble.is_there(error)
                     pause = min(2 * pause, LONGEST_PAUSE)
             await _sleep(pause)
 
@@ -91,10 +93,11 @@ class Following:
         return listing.version
 
     async def _compare(self, place: str | None) -> None:
+        trouble = _Trouble("what exists cannot be listed")
         while True:
             for kind in HEARD:
                 pause = FIRST_PAUSE
-                while not await self._all_known(kind, place):
+                while not await self._all_known(kind, place, trouble):
                     await _sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE)
                 self._listed(kind, place)
@@ -102,18 +105,39 @@ class Following:
             await _sleep(FIRST_PAUSE)  # the list that gave rise to it comes in many pieces
             self._suspicion.clear()
 
-    async def _all_known(self, kind: Kind, place: str | None) -> bool:
+    async def _all_known(self, kind: Kind, place: str | None, trouble: "_Trouble") -> bool:
         try:
             listing = await self._cluster.list_metadata(kind, place, "" if kind == FLINK_JOB else JOB_LABEL)
         except ClusterError as error:
-            logger.warning("%s cannot be listed at the moment: %s", kind.plural, error)
+            trouble.is_there(error)
             return False
+        trouble.over()
         return self._cache.compare(kind, place, listing)
 
     def _listed(self, kind: Kind, place: str | None) -> None:
         self._to_list.discard((kind, place))
         if not self._to_list:
             self.synced.set()
+
+
+class _Trouble:
+    """Something that goes wrong again and again is told once, and once more when it is over."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told = False
+
+    def is_there(self, error: ClusterError) -> None:
+        """It has gone wrong."""
+        if not self._told:
+            logger.warning("%s at the moment: %s", self._what, error)
+        self._told = True
+
+    def over(self) -> None:
+        """It has gone well."""
+        if self._told:
+            logger.info("over: %s", self._what)
+        self._told = False
 
 
 async def _sleep(pause: float) -> None:

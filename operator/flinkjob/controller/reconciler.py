@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SOON = 0.3
 """Seconds to the next look when this one was overtaken by somebody else's change."""
+AT_ONCE = 8
+"""Pods of one job that are created or deleted at the same time."""
 DOUBT = 60.0
 """Seconds between two looks at what is not watched, while a pod does not start."""
 _UNWATCHED = (SECRET, LEASE)
@@ -166,19 +168,19 @@ class Reconciler:
 
     async def _ask_for_unknown(self, job: JobKey, memory: Memory) -> None:
         known = {ChildKey(x["kind"], x["metadata"]["name"]) for x in self._cache.of_job(job)}
-        unknown = [key for key in children.all_keys(job.name) if key not in known]
-        found = await asyncio.gather(
-            *(self._cluster.get(kind_named(key.kind), job.namespace, key.name) for key in unknown)
-        )
         memory.strangers = {}
-        for key, manifest in zip(unknown, found, strict=True):
-            if manifest is None:
+        for key in children.all_keys(job.name):
+            if key in known:
                 continue
-            manifest = slim(kind_named(key.kind), manifest)
-            if manifest["metadata"]["labels"].get(names.JOB_LABEL) == job.name:
-                self._cache.saw(kind_named(key.kind), manifest)
+            kind = kind_named(key.kind)
+            found = await self._cluster.get(kind, job.namespace, key.name)
+            if found is None:
+                continue
+            found = slim(kind, found)
+            if found["metadata"]["labels"].get(names.JOB_LABEL) == job.name:
+                self._cache.saw(kind, found)
             else:
-                memory.strangers[key] = manifest
+                memory.strangers[key] = found
 
     async def _claim(self, job: JobKey, flinkjob: Manifest, memory: Memory) -> tuple[Claim | None, bool]:
         volume = ((flinkjob["spec"].get("storage") or {}).get("volume") or {}).get("persistentVolumeClaim") or {}
@@ -327,8 +329,14 @@ _DEEDS = ("PodCreated", "PodDeleted", "CleanedUp", "Expired")
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All of them at once; the first error after all have ended."""
-    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+    """All of them, some at once; the first error after all have ended."""
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def limited(call: Coroutine[Any, Any, None]) -> None:
+        async with limit:
+            await call
+
+    for outcome in await asyncio.gather(*map(limited, calls), return_exceptions=True):
         if outcome is not None:
             raise outcome
 

@@ -64,6 +64,7 @@ class OperationLog:
 
         Raises:
             LogUnavailable: the store cannot be read.
+            Deposed: a newer leader has taken a snapshot meanwhile.
         """
         self._replay = Replay.newest(self._medium, below_epoch=self.epoch, check_fence=self._check_fence)
         return self._replay

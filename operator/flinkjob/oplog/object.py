@@ -2,14 +2,14 @@
 
 ::
 
-    oplog/0000000003/0000000000     the claim of epoch 3; its exclusive creation makes the epoch somebody's
-    oplog/0000000003/0000000001     the first block; the next one has the next number
-    oplog/0000000003/0000000057     the seal: what the successor wrote at the first free number
-    oplog/0000000003/fence          who sealed the epoch, and where
-    oplog/0000000003/pack-…         copies of many links in one object, for quick reading (``objectchain``)
-    oplog/0000000003/segments       the first number of each segment; there is a new one after each snapshot
-    snapshots/00000000000000001000  a snapshot
-    snapshots/index                 the LSNs of the snapshots
+    oplog/0000000003/claim                  the claim of epoch 3; its exclusive creation makes the epoch somebody's
+    oplog/0000000003/0000000/0000000001     the first block; the next one has the next number
+    oplog/0000000003/0000000/0000000057     the seal: what the successor wrote at the first free number
+    oplog/0000000003/0000000/pack-…         copies of many blocks in one object, for quick reading (``objectchain``)
+    oplog/0000000003/fence                  who sealed the epoch, and where
+    oplog/0000000003/segments               the first number of each segment; there is a new one after each snapshot
+    snapshots/00000000000000001000          a snapshot
+    snapshots/index                         the LSNs of the snapshots
 
 All objects of the chain are written with create-if-absent, so a number tells who came first. A leader that finds a seal at
 its next number has been deposed; behind a seal there can be no block, and all blocks before it can be read. Claims, seals
@@ -30,7 +30,16 @@ import msgspec
 
 from flinkjob.api.errors import Deposed
 from flinkjob.oplog.medium import Segment
-from flinkjob.oplog.objectchain import Links, Packer, link_name, names_to_remove, of_epoch
+from flinkjob.oplog.objectchain import (
+    Links,
+    Packer,
+    claim_name,
+    link_name,
+    listed_links,
+    names_to_remove,
+    numbers_in,
+    of_epoch,
+)
 from flinkjob.oplog.objectfile import SEAL, BadObject, SegmentFile, decode_record, encode_link, encode_record
 from flinkjob.oplog.objectstore import ObjectStore
 from flinkjob.oplog.probe import check_exclusive_creation
@@ -93,11 +102,11 @@ class ObjectMedium:
         mine = _CLAIM + os.urandom(16)
         while True:
             try:
-                self._store.create(link_name(epoch, 0), mine)
+                self._store.create(claim_name(epoch), mine)
                 return epoch
             except FileExistsError:
                 # It may be one's own: the first try succeeded, and its answer was lost.
-                if self._store.read(link_name(epoch, 0)) == mine:
+                if self._store.read(claim_name(epoch)) == mine:
                     return epoch
             epoch += 1
 
@@ -127,7 +136,7 @@ class ObjectMedium:
     def _seal(self, epoch: int, seal: _Seal) -> int:
         """Make sure that nobody writes to the epoch any more; the number of its seal."""
         number = self._last_listed(epoch)
-        if _seal_in(self._read(link_name(epoch, number))) is None:
+        if not number or _seal_in(self._read(link_name(epoch, number))) is None:
             number += 1
         while True:
             number = max(number, self._begin(epoch))
@@ -147,8 +156,8 @@ class ObjectMedium:
     # Epochs and numbers
 
     def _newest_epoch(self) -> int:
-        epoch = max(_numbers(self._store.names("oplog")), default=0)
-        while self._read(link_name(epoch + 1, 0)) is not None:
+        epoch = max(numbers_in(self._store.names("oplog")), default=0)
+        while self._read(claim_name(epoch + 1)) is not None:
             epoch += 1
         return epoch
 
@@ -169,7 +178,7 @@ class ObjectMedium:
         self._store.put(of_epoch(epoch, "segments"), encode_record(_Segments(begins)))
 
     def _last_listed(self, epoch: int) -> int:
-        return max(_numbers(self._store.names(of_epoch(epoch))), default=0)
+        return max(listed_links(self._store, epoch, newest=True), default=0)
 
     def _end(self, epoch: int, begin: int) -> int:
         """The number of the seal, or that which the next block will get."""
@@ -224,7 +233,7 @@ class ObjectMedium:
         extent = self._extent(segment, begins)
         doomed = set(extent)
         if extent.start == min(begins.values()):
-            doomed |= {n for n in _numbers(self._store.names(of_epoch(segment.epoch))) if 0 < n < extent.start}
+            doomed |= set(listed_links(self._store, segment.epoch, below=extent.start))
         del begins[segment.number]
         self._write_begins(segment.epoch, begins)
         self._store.remove(name for number in sorted(doomed) for name in names_to_remove(segment.epoch, number))
@@ -241,7 +250,7 @@ class ObjectMedium:
 
     def snapshots(self) -> list[int]:
         """See Medium. The index has what a listing may not show yet, and the listing what a lost index had."""
-        return sorted({*_numbers(self._store.names("snapshots")), *self._indexed()})
+        return sorted({*numbers_in(self._store.names("snapshots")), *self._indexed()})
 
     def describe_snapshot(self, lsn: int) -> str:
         """See Medium."""
@@ -279,8 +288,8 @@ class ObjectMedium:
         names = [_INDEX, *(_snapshot(lsn) for lsn in snapshots)]
         for lower in sorted({segment.epoch for segment in segments}):
             end = self._end(lower, self._begin(lower))
-            names += [of_epoch(lower, "segments"), of_epoch(lower, "fence")]
-            names += [link_name(lower, number) for number in range(end + 1)]
+            names += [claim_name(lower), of_epoch(lower, "segments"), of_epoch(lower, "fence")]
+            names += [link_name(lower, number) for number in range(1, end + 1)]
         for start in range(0, len(names), _COPIED_AT_ONCE):
             some = names[start : start + _COPIED_AT_ONCE]
             for name, data in zip(some, self._store.read_many(some), strict=True):
@@ -377,10 +386,6 @@ def _record(name: str, data: bytes, kind: type[_T]) -> _T:
         return decode_record(data, kind)
     except BadObject as error:
         raise damaged(Place(name, 0), 0, str(error)) from None
-
-
-def _numbers(names: list[str]) -> list[int]:
-    return [int(name) for name in names if name.isdecimal()]
 
 
 def _snapshot(lsn: int) -> str:

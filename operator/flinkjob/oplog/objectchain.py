@@ -1,11 +1,13 @@
 """The objects of an epoch's chain: their names, and how to read many of them with few requests.
 
 A request costs its client some 2 ms of computing, whatever it carries. So the leader writes the links once more, in *packs*
-of 16 and of 256::
+of 16 and of 256; and 256 of them share a directory, so that the newest one is found without listing them all::
 
-    oplog/0000000003/pack-16-0000000001     the links 1 to 16
-    oplog/0000000003/pack-16-0000000017     the links 17 to 32
-    oplog/0000000003/pack-256-0000000001    the links 1 to 256
+    oplog/0000000003/0000000/0000000001              link 1
+    oplog/0000000003/0000000/pack-16-0000000001      the links 1 to 16
+    oplog/0000000003/0000000/pack-16-0000000017      the links 17 to 32
+    oplog/0000000003/0000000/pack-256-0000000001     the links 1 to 256
+    oplog/0000000003/0000001/0000000257              link 257
 
 A pack is a copy and nothing hangs on it: where it is missing, late or damaged, the links are read one by one.
 """
@@ -21,6 +23,9 @@ from flinkjob.oplog.objectstore import ObjectStore
 PACK_SIZES = (16, 256)
 """Links in a pack: part of the format, since readers ask for packs by name."""
 
+_DIRECTORY = 256
+"""Links in a directory. The packs that begin with one of them are there, too."""
+
 _LARGEST_PACK = 1 << 20
 """Bytes. Links that are larger together are quick enough to read by themselves."""
 
@@ -35,9 +40,40 @@ def of_epoch(epoch: int, name: str = "") -> str:
     return f"oplog/{epoch:010d}/{name}".rstrip("/")
 
 
+def claim_name(epoch: int) -> str:
+    """The name of the object that makes the epoch somebody's."""
+    return of_epoch(epoch, "claim")
+
+
 def link_name(epoch: int, number: int) -> str:
-    """The name of the link of a number; 0 is the claim."""
-    return of_epoch(epoch, f"{number:010d}")
+    """The name of the link of a number, from 1."""
+    return _in_directory(epoch, number, f"{number:010d}")
+
+
+def _in_directory(epoch: int, number: int, name: str) -> str:
+    return of_epoch(epoch, f"{(number - 1) // _DIRECTORY:07d}/{name}")
+
+
+def listed_links(store: ObjectStore, epoch: int, *, newest: bool = False, below: int | None = None) -> list[int]:
+    """The numbers of an epoch's links that a listing shows, in order; it may lag behind.
+
+    Args:
+        newest: only those of the newest directory. below: only those before a number.
+    """
+    directories = numbers_in(store.names(of_epoch(epoch)))
+    found: list[int] = []
+    for directory in reversed(directories):
+        if below is None or directory * _DIRECTORY + 1 < below:
+            numbers = numbers_in(store.names(of_epoch(epoch, f"{directory:07d}")))
+            found += (number for number in numbers if below is None or number < below)
+        if found and newest:
+            break
+    return sorted(found)
+
+
+def numbers_in(names: list[str]) -> list[int]:
+    """The numbers among the names, in order."""
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def names_to_remove(epoch: int, number: int) -> list[str]:
@@ -60,7 +96,7 @@ class _Piece:
     def name(self, epoch: int) -> str:
         if self.size == 1:
             return link_name(epoch, self.first)
-        return of_epoch(epoch, f"pack-{self.size}-{self.first:010d}")
+        return _in_directory(epoch, self.first, f"pack-{self.size}-{self.first:010d}")
 
     def decode(self, data: bytes | None) -> list[bytes | None] | None:
         """The links; None where a pack is missing or not whole."""

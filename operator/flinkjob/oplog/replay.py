@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from flinkjob.api.errors import CorruptedLog, LogUnavailable
+from flinkjob.api.errors import CorruptedLog, Deposed, LogUnavailable
 from flinkjob.graph.operations import Operation, decode_operations
 from flinkjob.oplog.format import HEADER_SIZE, BlockHeader, Snapshot
 from flinkjob.oplog.lineage import Stretch, trace
@@ -100,8 +100,15 @@ class Replay:
 
         Raises:
             LogUnavailable: the store cannot be read.
+            Deposed: the newest snapshot is one of ``below_epoch`` or higher: the leader that replays has slept for so long
+                that its successor has taken one.
         """
         choice = newest_snapshot(medium)
+        if below_epoch is not None and choice.snapshot is not None and choice.snapshot.epoch >= below_epoch:
+            if check_fence is not None:
+                check_fence()
+            newer = f"epoch {choice.snapshot.epoch} of {medium.location} has taken a snapshot"
+            raise Deposed(f"epoch {below_epoch} is over: {newer}")
         replay = cls(
             medium,
             snapshot=choice.snapshot,

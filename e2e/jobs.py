@@ -1,0 +1,230 @@
+"""A job whose tasks wait for a gate, so that a test breaks things exactly while they run, and what tasks must not notice.
+
+Each start of a task leaves a line of its own in a file on the job's volume. A task that began twice has two lines, whatever
+anybody reports; so the suite's promises are checked on what the tasks themselves have done.
+"""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes_cluster import Kubernetes, Tasks, eventually
+
+GROUP = "flinkjob.io/v1alpha1"
+STORAGE = "/flinkjob/storage"
+SHARED = "/var/local/flinkjob"
+"""The directory that the nodes of the cluster have in common."""
+
+MODULE = """
+import os
+import time
+from pathlib import Path
+
+
+def hold(context):
+    here = Path(context.args["gate"])
+    here.mkdir(parents=True, exist_ok=True)
+    with (here / f"{context.vertex}-{context.subtask}.starts").open("a") as starts:
+        starts.write(f"{context.attempt} {os.uname().nodename} {os.getpid()}\\n")
+    while not (here / "open").exists():
+        if context.cancelled:
+            return
+        time.sleep(0.05)
+    context.emit(context.subtask + 1)
+
+
+def first(context):
+    context.emit(context.subtask)
+
+
+def total(context):
+    context.emit(sum(context.read()))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A FlinkJob of this suite: two tasks that end at once, four that hold until the gate is open, and their sum.
+
+    Attributes:
+        result: what the job gives in the end.
+    """
+
+    kubernetes: Kubernetes
+    namespace: str
+    name: str = "held"
+    result: int = 1 + 2 + 3 + 4
+
+    @property
+    def gate(self) -> str:
+        """The directory of the gate, as the pods see it."""
+        return f"{STORAGE}/gates/{self.namespace}-{self.name}"
+
+    def manifest(self, **spec: Any) -> dict[str, Any]:
+        """The resource; ``spec`` replaces fields of it."""
+        hold = {"python": "held:hold", "args": {"gate": self.gate}}
+        return {
+            "apiVersion": GROUP,
+            "kind": "FlinkJob",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {
+                "flinkConfiguration": {
+                    "heartbeat.timeout": "10 s",
+                    "restart-strategy.type": "fixed-delay",
+                    "restart-strategy.fixed-delay.attempts": 10,
+                    "restart-strategy.fixed-delay.delay": "10 ms",
+                },
+                "image": self.kubernetes.image,
+                "imagePullPolicy": "IfNotPresent",
+                "jobManager": {"replicas": 2},
+                "taskManager": {"replicas": 2, "taskSlots": 2},
+                "modules": {"configMap": {"name": self.name}},
+                "storage": {"volume": {"persistentVolumeClaim": {"claimName": self.name}}},
+                "job": {
+                    "vertices": [
+                        {"name": "first", "parallelism": 2, "task": {"python": "held:first"}},
+                        {"name": "hold", "parallelism": 4, "task": hold, "inputs": [{"from": "first"}]},
+                        {"name": "total", "task": {"python": "held:total"}, "inputs": [{"from": "hold"}]},
+                    ]
+                },
+                **spec,
+            },
+        }
+
+    def create(self, **spec: Any) -> None:
+        """Create the volume, the module and the job."""
+        module = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "data": {"held.py": MODULE},
+        }
+        self.apply(module, *self._volume(), self.manifest(**spec))
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        """``kubectl apply``."""
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+        self.kubernetes.kubectl("apply", "-f", "-", given=json.dumps(listed))
+
+    def patch(self, **spec: Any) -> None:
+        """``kubectl patch``: fields of the spec."""
+        self.kubectl("patch", "flinkjob", self.name, "--type=merge", "--patch", json.dumps({"spec": spec}))
+
+    def kubectl(self, *arguments: str) -> str:
+        """kubectl in the job's namespace."""
+        return self.kubernetes.kubectl("--namespace", self.namespace, *arguments)
+
+    def get(self) -> dict[str, Any]:
+        """The resource as it is now."""
+        return self.kubernetes.get(self.namespace, "flinkjob", self.name)
+
+    def status(self) -> dict[str, Any]:
+        """Its status."""
+        return dict(self.get().get("status") or {})
+
+    def state(self) -> str:
+        """The job's state."""
+        return str((self.status().get("jobStatus") or {}).get("state", ""))
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """A condition; empty where there is none of this type."""
+        found = [each for each in self.status().get("conditions") or [] if each["type"] == kind]
+        return found[0] if found else {}
+
+    def leader(self) -> str:
+        """The pod that leads; empty if nobody does."""
+        return self.kubernetes.leader(self.namespace, self.name)
+
+    def standby(self) -> str:
+        """The JobManager that does not lead."""
+        pods = {f"{self.name}-jobmanager-{index}" for index in range(2)}
+        (standby,) = pods - {self.leader()}
+        return standby
+
+    def holding(self, epoch: int = 1) -> Tasks:
+        """Wait until all four tasks hold in an epoch, and the job is protected; they."""
+        wanted = {("hold", index) for index in range(4)}
+
+        def held() -> Tasks | None:
+            status = self.status()
+            if (status.get("leader") or {}).get("epoch") != epoch or self.condition("Protected").get(
+                "status"
+            ) != "True":
+                return None
+            tasks = self.kubernetes.tasks(self.namespace, self.name)
+            return tasks if set(tasks) == wanted else None
+
+        found = eventually(held, f"all tasks of {self.name} hold in epoch {epoch}", patience=180)
+        assert found is not None
+        return found
+
+    def failover(self, epoch: int) -> dict[str, Any]:
+        """What the status tells of the failover that began an epoch, once it does."""
+
+        def told() -> dict[str, Any]:
+            history = self.status().get("failoverHistory") or []
+            return next((dict(each) for each in history if each["epoch"] == epoch), {})
+
+        return eventually(told, f"the failover to epoch {epoch} is in the status", patience=120)
+
+    def open(self) -> None:
+        """Open the gate."""
+        self.in_pod(self._any_pod(), "touch", f"{self.gate}/open")
+
+    def finish(self) -> None:
+        """Open the gate, wait for the end, and compare the result."""
+        self.open()
+        eventually(lambda: self.state() == "FINISHED", f"{self.name} is FINISHED", patience=180)
+        uid = self.get()["metadata"]["uid"]
+        said = self.in_pod(
+            f"{self.name}-jobmanager-0", "flinkjob", "result", f"{STORAGE}/{self.namespace}/{self.name}-{uid}"
+        )
+        assert said.splitlines()[-1].strip() == str(self.result), said
+
+    def starts(self) -> dict[int, int]:
+        """How often each holding task has begun, as they have written it themselves."""
+        script = f"cd {self.gate} && grep -c '' hold-*.starts"
+        lines = self.in_pod(self._any_pod(), "sh", "-c", script).splitlines()
+        found = dict(line.rsplit(":", 1) for line in lines)
+        return {int(name.removeprefix("hold-").removesuffix(".starts")): int(count) for name, count in found.items()}
+
+    def in_pod(self, pod: str, *command: str) -> str:
+        """``kubectl exec``."""
+        return self.kubectl("exec", pod, "--", *command)
+
+    def exists(self, kind: str, name: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.kubectl("get", kind, name)
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def _any_pod(self) -> str:
+        selector = f"--selector=flinkjob.io/job={self.name}"
+        running = self.kubectl("get", "pods", selector, "--field-selector=status.phase=Running", "--output=name")
+        return running.split()[0].removeprefix("pod/")
+
+    def _volume(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        volume = f"{self.namespace}-{self.name}"
+        common = {"accessModes": ["ReadWriteMany"], "storageClassName": "shared"}
+        return (
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": volume, "labels": {"e2e": "true"}},
+                "spec": {
+                    **common,
+                    "capacity": {"storage": "1Gi"},
+                    "hostPath": {"path": SHARED},
+                    "claimRef": {"namespace": self.namespace, "name": self.name},
+                },
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": self.name, "namespace": self.namespace},
+                "spec": {**common, "resources": {"requests": {"storage": "1Gi"}}},
+            },
+        )
