@@ -230,9 +230,6 @@ class Proxy:
                 if call.verb != "watch":
                     await response.write(await answer.read())
                 elif not await self._stream(answer, response, silent=fault is Fault.SILENCE):
-                    # At once: a TLS connection that is closed in order may outlast the proxy.
-                    if answer.connection is not None and answer.connection.transport is not None:
-                        answer.connection.transport.abort()
                     return _close(request, response)
         except aiohttp.ClientError:
             return _close(request)
@@ -258,6 +255,9 @@ class Proxy:
         finally:
             self._watches.discard(task)
             task.cancel()
+            # Closed in order, a TLS connection that somebody still writes to could outlast the proxy.
+            if answer.connection is not None and answer.connection.transport is not None:
+                answer.connection.transport.abort()
 
     async def _serve(self, started: threading.Event, stopping: asyncio.Event) -> None:
         connector = aiohttp.TCPConnector(ssl=self._context, limit=0)

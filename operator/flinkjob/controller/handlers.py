@@ -182,11 +182,11 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 60.0
     settings.networking.connect_timeout = 5.0
     settings.networking.error_backoffs = _Patience()
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100
     settings.watching.label_selectors["pods"] = JOB_LABEL
     settings.watching.label_selectors["apps", "statefulsets"] = JOB_LABEL
-    settings.queueing.worker_limit = 100
-    settings.queueing.idle_timeout = 1.0
+    # A worker that waits for more keeps the whole object, and its place among the workers: none does.
+    settings.queueing.idle_timeout = 0.01
     settings.queueing.exit_timeout = 0.5
     settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = _NoDifferences()
