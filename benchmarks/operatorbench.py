@@ -327,7 +327,8 @@ def main() -> None:
     parser.add_argument("counts", nargs="*", type=int, default=[200, 1000], help="FlinkJobs in a round")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # nothing is to be left running
-    results: Object = {"machine": machine()}
+    results: Object = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results["machine"] = machine()
     with tempfile.TemporaryDirectory(prefix="operatorbench") as directory, world(Path(directory)) as server:
         for count in options.counts or [200, 1000]:
             results[str(count)] = asyncio.run(round_of(server, count, Path(directory)))

@@ -202,9 +202,9 @@ class Job:
         return True
 
     def _any_pod(self) -> str:
-        selector = f"--selector=flinkjob.io/job={self.name}"
-        running = self.kubectl("get", "pods", selector, "--field-selector=status.phase=Running", "--output=name")
-        return running.split()[0].removeprefix("pod/")
+        which = (f"--selector=flinkjob.io/job={self.name}", "--field-selector=status.phase=Running")
+        running = eventually(lambda: self.kubectl("get", "pods", *which, "--output=name").split(), "a pod runs")
+        return running[0].removeprefix("pod/")
 
     def _volume(self) -> tuple[dict[str, Any], dict[str, Any]]:
         volume = f"{self.namespace}-{self.name}"

@@ -61,7 +61,9 @@ def test_a_drained_node_is_a_planned_handover(job: Job) -> None:
     node = str(job.kubernetes.get(job.namespace, "pod", leader)["spec"]["nodeName"])
     selector = f"--pod-selector=flinkjob.io/job={job.name},app.kubernetes.io/component=jobmanager"
     try:
-        job.kubernetes.kubectl("drain", node, "--ignore-daemonsets", "--timeout=120s", selector)
+        job.kubernetes.kubectl(
+            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s", selector
+        )
         assert job.holding(epoch=2) == before
     finally:
         job.kubernetes.kubectl("uncordon", node)

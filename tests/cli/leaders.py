@@ -7,6 +7,7 @@ import base64
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -139,6 +140,14 @@ def leader_on(address: str) -> Iterator[Leader]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Return as soon as that is so."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def machine_address() -> str | None:

@@ -1,7 +1,6 @@
 """``flinkjob status``, ``watch``, ``cancel`` and ``failover`` against a real API server."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,19 +15,11 @@ from kube.proxy import Proxy, proxy_to
 
 from . import leaders
 from .conftest import Answer, Call
-from .leaders import JOB_ID, TOKEN, FlinkJobs, Leader, condition, ended, failover, running
+from .leaders import JOB_ID, TOKEN, FlinkJobs, Leader, condition, ended, failover, running, until
 
 PREVIEW = f"/jobs/{JOB_ID}/failover-preview"
 
 Beside: TypeAlias = Callable[[Callable[[], object]], Future[object]]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Return as soon as that is so."""
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def cut_off(proxy: Proxy) -> None:

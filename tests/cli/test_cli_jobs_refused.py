@@ -1,5 +1,7 @@
 """What the commands for jobs on a cluster say when something cannot be had: one sentence, and no traceback."""
 
+import functools
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from kube.proxy import proxy_to
 from stores.servers import free_ports
 
 from .conftest import Answer, Call
-from .leaders import JOB_ID, FlinkJobs, Leader, condition, ended, running
+from .leaders import JOB_ID, FlinkJobs, Leader, condition, ended, running, until
 
 COMMANDS: list[list[str]] = [
     ["status"],
@@ -185,6 +187,21 @@ class TestApiServer:
         )
 
 
+def told_permissions() -> list[tuple[str, list[str], list[list[str]]]]:
+    """What docs/installation.md says that each command needs: its verbs, and the resources for each group of them."""
+    text = (Path(__file__).parents[2] / "docs" / "installation.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+(?: --dry-run)?)` \| (`get`[^|]*) \| ([^|]*) \|$", text, re.MULTILINE)
+    plain = {"flinkjobs": "flinkjobs.flinkjob.io"}
+    told = []
+    for command, verbs, resources in rows:
+        groups = [group.replace("`", "").replace(" ", "") for group in verbs.split(";")]
+        named = [
+            [plain.get(name.strip("` "), name.strip("` ")) for name in each.split(",")] for each in resources.split(";")
+        ]
+        told.append((command, groups, named))
+    return told
+
+
 class TestPermissions:
     """A user who may do nothing, and one who may do nearly enough."""
 
@@ -201,9 +218,10 @@ class TestPermissions:
                 jobs.server.kubectl(
                     "create", "rolebinding", f"r{number}", f"--role=r{number}", f"--user={user}", *where
                 )
-                question = ("auth", "can-i", verbs.partition(",")[0], resource, f"--as={user}", *where)
-                while not granted(jobs.server, *question):
-                    pass
+                of, _, part = resource.partition("/")
+                subresource = [f"--subresource={part}"] if part else []
+                question = ("auth", "can-i", verbs.partition(",")[0], of, *subresource, f"--as={user}", *where)
+                until(functools.partial(granted, jobs.server, *question))
             return jobs.server.kubeconfig(user)
 
         return grant
@@ -249,6 +267,31 @@ class TestPermissions:
         assert last.startswith("Error: not allowed: User ")
         assert words in last
         assert jobs.get()["spec"].get("failoverNonce", 0) == 0
+
+    @pytest.mark.parametrize(("command", "verbs", "resources"), told_permissions())
+    def test_what_the_documentation_tells_is_enough(
+        self,
+        flinkjob: Call,
+        jobs: FlinkJobs,
+        grant: Callable[..., Path],
+        leader: Leader,
+        command: str,
+        verbs: list[str],
+        resources: list[list[str]],
+    ) -> None:
+        jobs.create(status=running())
+        jobs.add_token()
+        leader.says("GET", f"/jobs/{JOB_ID}/failover-preview", {"epoch": 1, "leader": "me", "verdicts": {}})
+        leader.says("PATCH", f"/jobs/{JOB_ID}", {}, status=202)
+        pairs = [(one, resource) for one, each in zip(verbs, resources, strict=False) for resource in each]
+        user = grant(*pairs)
+        waiting = {"watch": [], "status": []}.get(command, ["--timeout", "1 s"])
+        if command == "watch":
+            jobs.say("wordcount", ended("FINISHED"))
+        where = ("-n", jobs.namespace, "--kubeconfig", user)
+        answer = flinkjob(*command.split(), "wordcount", *waiting, *where)
+        assert "not allowed" not in answer.err
+        assert answer.code == 0 or "in time" in answer.err or "is still RUNNING" in answer.err
 
 
 def granted(server: ApiServer, *question: str) -> bool:

@@ -26,7 +26,7 @@ from kube.apiserver import ApiServer
 Object = dict[str, Any]
 
 QUICK = ElectionTimes(lease_duration=3.0, renew_deadline=2.0, retry_period=0.3)
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def flinkjob(name: str = "job", **spec: Any) -> Object:

@@ -58,6 +58,15 @@ def test_what_was_deleted_does_not_come_back_by_late_news(cache: Cache) -> None:
     assert not cache.jobs()
 
 
+def test_what_has_lost_its_label_may_get_it_back(cache: Cache) -> None:
+    cache.saw(POD, pod())
+    cache.lost(POD, "ns", "pod", "u1", 5)
+    cache.saw(POD, pod(version=4))
+    assert cache.get(POD, "ns", "pod") is None
+    cache.saw(POD, pod(version=6))
+    assert cache.get(POD, "ns", "pod") == pod(version=6)
+
+
 def test_the_end_of_a_predecessor_does_not_end_the_successor(cache: Cache, changes: list[JobKey]) -> None:
     cache.saw(POD, pod(uid="u1"))
     cache.saw(POD, pod(uid="u2", version=5))

@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import kopf
 import pytest
 
 from controller.playing import QUICK, World, flinkjob, options, running
@@ -115,6 +117,23 @@ async def test_a_deletion_that_no_watch_told_is_noticed(
         await world.until(lambda: expired.met)
         found = await world.until(lambda: len(pods := world.pods(names.TASKMANAGER)) == 2 and pods)
         assert lost not in {pod["metadata"]["name"] for pod in found}
+
+
+async def test_watching_begins_anew_when_kopf_gives_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine, begun = kopf.operator, []
+
+    async def gives_up_once(**arguments: Any) -> None:
+        begun.append(arguments)
+        if len(begun) == 1:
+            raise RuntimeError("an error that nobody thought of")
+        await genuine(**arguments)
+
+    monkeypatch.setattr("flinkjob.controller.handlers.PAUSE_BEFORE_RESTART", 0.1)
+    monkeypatch.setattr(kopf, "operator", gives_up_once)
+    async with running(world.server.admin_kubeconfig, options(world.namespace)):
+        world.create("flinkjobs", flinkjob())
+        await world.until_ready()
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -69,7 +69,9 @@ async def test_taskmanagers_follow_the_scale_subresource(world: World) -> None:
             world.patch("flinkjobs", "job", {"spec": {"replicas": replicas}}, "scale")
             await world.until(lambda: world.status()["taskManagers"] == {"wanted": replicas, "ready": replicas})  # noqa: B023
             assert len(pod_names(world, names.TASKMANAGER)) == replicas
-            assert world.get("flinkjobs", "job/scale")["status"]["replicas"] == replicas  # type: ignore[index]
+            scale = world.get("flinkjobs", "job/scale")
+            assert scale is not None
+            assert scale["status"]["replicas"] == replicas
 
 
 async def test_a_suspended_job_has_no_pods_and_goes_on_when_resumed(world: World) -> None:
@@ -181,6 +183,8 @@ async def test_what_somebody_deletes_or_changes_by_hand_is_set_right(world: Worl
         for kind, name in (("services", "job-rest"), ("configmaps", "job-job"), ("roles", "job-jobmanager")):
             world.delete(kind, name)
             await world.until(lambda: world.get(kind, name))  # noqa: B023
+        world.patch("services", "job-rest", {"metadata": {"labels": {names.JOB_LABEL: None}}})
+        await world.until(lambda: names.JOB_LABEL in (world.get("services", "job-rest") or {})["metadata"]["labels"])
         world.patch("configmaps", "job-job", {"data": {"flinkjob.yaml": "nonsense"}})
         await world.until(lambda: "nonsense" not in (world.get("configmaps", "job-job") or {})["data"]["flinkjob.yaml"])
         world.patch("statefulsets", "job-jobmanager", {"spec": {"replicas": 5}})

@@ -157,7 +157,7 @@ class Life:
         self.heal_nodes(0)
         self.world.edit(flinkConfiguration={}, image="flinkjob:1")
         self.world.settle(ticks=8)
-        self.world.settle(ticks=60, seconds=10.0)
+        self.world.settle(ticks=30, seconds=25.0)  # longer than crashes are remembered
 
     def _child(self, number: int) -> ChildKey:
         keys = children.all_keys(self.world.name)

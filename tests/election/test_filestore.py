@@ -1,7 +1,6 @@
 """The lease in a file: compare-and-swap, waiting for changes, emptying; also between real processes."""
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
@@ -112,16 +111,47 @@ async def test_a_file_that_cannot_be_read_or_written_is_named(path: Path) -> Non
         await FileLeaseStore(path.parent / "file/leader.json").compare_and_swap("", RECORD)
 
 
-async def test_a_lock_that_is_not_to_be_had_is_an_error_and_not_a_hang(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+STOPPED_IN_ITS_MOMENT = """
+import os, signal, sys
+from pathlib import Path
+from flinkjob.election import filestore
+from flinkjob.election.record import LeaseRecord
+
+path = Path(sys.argv[1])
+present = filestore.read_lease(path)
+read = filestore.read_lease
+
+def stop_and_read(path):
+    record = read(path)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return record
+
+filestore.read_lease = stop_and_read
+print(filestore._compare_and_swap(path, present.version, present))
+"""
+
+
+async def test_a_process_that_is_stopped_while_it_holds_the_lock_neither_blocks_the_others_nor_overwrites_them(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(filestore, "LOCK_TIMEOUT", 0.02)
-    path.parent.mkdir()
-    with (path.parent / "leader.json.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(LeaseError, match=r"leader\.json\.lock could not be had"):
-            await FileLeaseStore(path).compare_and_swap("", RECORD)
-    assert await FileLeaseStore(path).compare_and_swap("", RECORD) is not None
+    store = FileLeaseStore(path)
+    first = await store.compare_and_swap("", RECORD)
+    assert first is not None
+    command = [sys.executable, "-c", STOPPED_IN_ITS_MOMENT, str(path)]
+    stopped = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED | os.WNOWAIT)
+        taken = await store.compare_and_swap(first.version, first)
+        assert taken is not None
+        assert "is broken: it was held for" in caplog.text
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert stopped.communicate()[0] == "None\n"
+    finally:
+        stopped.kill()
+        stopped.wait()
+    assert await store.read() == taken
+    assert await store.compare_and_swap(taken.version, taken) is not None
 
 
 async def test_a_change_wakes_those_who_wait(path: Path) -> None:

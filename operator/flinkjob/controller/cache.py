@@ -7,6 +7,7 @@ as numbers, which Kubernetes has guaranteed since 1.35 and has always been so wi
 Only what decisions are made of is kept: a pod's own specification is a hash in its annotations.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ class Cache:
         self._changed = changed
         self._objects: dict[ObjectKey, Manifest] = {}
         self._of_job: dict[JobKey, set[ObjectKey]] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, float] = OrderedDict()
 
     def jobs(self) -> Iterable[JobKey]:
         """The jobs that are known or that something known belongs to."""
@@ -69,7 +70,7 @@ class Cache:
         """An object is like this."""
         metadata = manifest["metadata"]
         key = (kind, metadata["namespace"], metadata["name"])
-        if metadata["uid"] in self._deleted:
+        if version_of(manifest) <= self._deleted.get(metadata["uid"], -1):
             return
         known = self._objects.get(key)
         if known is not None:
@@ -82,9 +83,13 @@ class Cache:
             self._of_job.setdefault(job, set()).add(key)
             self._changed(job)
 
-    def lost(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """The object of that uid is gone."""
-        self._deleted[uid] = None
+    def lost(self, kind: Kind, namespace: str, name: str, uid: str, version: float = math.inf) -> None:
+        """The object of that uid is gone.
+
+        Args:
+            version: since when; a watch by label also says so of one that has lost its label, and may get it back.
+        """
+        self._deleted[uid] = version
         if len(self._deleted) > REMEMBERED_DELETIONS:
             self._deleted.popitem(last=False)
         key = (kind, namespace, name)
@@ -109,7 +114,7 @@ class Cache:
             if key[0] != kind or namespace not in (None, key[1]) or version_of(manifest) > int(listing.version):
                 continue
             if listed.get(key[1:], {}).get("uid") != metadata["uid"]:
-                self.lost(*key, metadata["uid"])
+                self.lost(*key, metadata["uid"], int(listing.version))
         return all(self._knows(kind, metadata) for metadata in listed.values())
 
     def _knows(self, kind: Kind, metadata: dict[str, Any]) -> bool:

@@ -236,7 +236,7 @@ def _not_protected(situation: Situation) -> tuple[str, str] | None:
     if not situation.target.logged:
         return "NoOperationLog", "a new leader would restart all tasks, since there is no operation log"
     log = situation.log
-    if situation.leader is None or log is None:
+    if log is None:
         return "NoLeader", "no JobManager is known to lead"
     if not log.writable:
         return "LogNotWritable", f"the operation log cannot be written: {log.problem or 'no reason is known'}"

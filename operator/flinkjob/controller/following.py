@@ -73,7 +73,8 @@ class Following:
                     trouble.over()
                     version = metadata["resourceVersion"]
                     if event == "DELETED":
-                        self._cache.lost(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+                        where = (kind, metadata["namespace"], metadata["name"])
+                        self._cache.lost(*where, metadata["uid"], int(version))
                     elif event != "BOOKMARK":
                         self._cache.saw(kind, slim(kind, manifest))
             except ClusterError as error:

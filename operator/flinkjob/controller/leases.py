@@ -48,7 +48,7 @@ def proof_of_death(lease: Mapping[str, Any], pod: Mapping[str, Any] | None) -> s
     if pod is None or pod["metadata"]["uid"] != held_by.uid:
         return f"the pod {held_by.pod} is gone"
     seen = Pod.of(pod)
-    if seen.ended is None or seen.ended.at is None or seen.started is not None or not _said_by_kubelet(pod):
+    if seen.ended is None or seen.ended.at is None or not _said_by_kubelet(pod):
         return None
     spec = lease["spec"]
     acquired, renewed = parse_time(spec.get("acquireTime")), parse_time(spec.get("renewTime"))

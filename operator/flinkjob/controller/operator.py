@@ -195,7 +195,7 @@ class Operator:
         if news.listed and self._cache.get(*where) is not None:
             self._following.suspect()
         if news.gone:
-            self._cache.lost(*where, metadata["uid"])
+            self._cache.lost(*where, metadata["uid"], int(metadata["resourceVersion"]))
         else:
             self._cache.saw(news.kind, news.manifest)
 

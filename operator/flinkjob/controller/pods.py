@@ -95,7 +95,7 @@ def plan_taskmanagers(
         return TaskManagerPlan(create=create, delete=tuple(delete), crashes=crashes, retry_in=retry_in)
     cheapest_first = sorted(alive, key=lambda pod: _cost(pod, spec_hash, running_tasks))
     why = "fewer TaskManagers are wanted" if wanted else "no TaskManager is wanted"
-    delete += [Victim(pod=pod, why=why) for pod in cheapest_first[: -missing or len(alive)] if missing < 0]
+    delete += [Victim(pod=pod, why=why) for pod in cheapest_first[: len(alive) - wanted]]
     if missing == 0:
         delete += _outdated(cheapest_first, spec_hash)
     return TaskManagerPlan(delete=tuple(delete), crashes=crashes)

@@ -2,15 +2,20 @@
 
 The record is a JSON file that is only ever replaced as a whole. Compare-and-swap is made by a lock on a second file, held
 for the comparison and the rename and for nothing else: a lock held for a term could never be taken from a process that
-has been stopped. What takes time, writing and syncing the new file, is done before the lock is taken.
+has been stopped. What takes time, writing and syncing the new file, is done before the lock is taken. A process may be
+stopped within that moment, too: then the lock is broken, and when it goes on it finds so and changes nothing.
 """
 
 import asyncio
 import contextlib
 import fcntl
+import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -20,8 +25,10 @@ from flinkjob.oplog.files import sync_directory, write_beside
 
 POLL_INTERVAL = 0.02
 """Seconds between two looks at the file of one who waits for a change."""
-LOCK_TIMEOUT = 5.0
-"""Seconds after which a lock that is not to be had is an error: its owner was stopped within its moment."""
+LOCK_TIMEOUT = 1.0
+"""Seconds after which a lock that is not to be had is broken: its owner was stopped within its moment."""
+
+logger = logging.getLogger(__name__)
 
 
 class FileLeaseStore:
@@ -42,7 +49,7 @@ class FileLeaseStore:
         """See LeaseStore.
 
         Raises:
-            LeaseError: the file cannot be written, or another process does not let go of the lock.
+            LeaseError: the file cannot be written.
         """
         return await asyncio.to_thread(_compare_and_swap, self._path, expected, new)
 
@@ -107,9 +114,9 @@ def _compare_and_swap(path: Path, expected: str, new: LeaseRecord) -> LeaseRecor
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = write_beside(path, msgspec.json.format(msgspec.json.encode(written)) + b"\n")
         try:
-            with _locked(path):
+            with _locked(path) as still_mine:
                 present = read_lease(path)
-                if (present.version if present else "") != expected:
+                if (present.version if present else "") != expected or not still_mine():
                     return None
                 temporary.replace(path)
         finally:
@@ -121,21 +128,45 @@ def _compare_and_swap(path: Path, expected: str, new: LeaseRecord) -> LeaseRecor
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[Callable[[], bool]]:
+    """Hold the lock for the length of the block; yields whether it is still held.
+
+    The lock of an owner that does not let go of it is broken: its file is removed, and whoever comes makes a new one.
+    """
     lock = path.with_name(f"{path.name}.lock")
+    while True:
+        with lock.open("ab") as file:
+            own = partial(_is_open_as, file, lock)
+            if not _flock(file):
+                if own():
+                    logger.warning(
+                        "the lock %s is broken: it was held for %g s, by a stopped process?", lock, LOCK_TIMEOUT
+                    )
+                    lock.unlink(missing_ok=True)
+            elif own():
+                yield own
+                return
+
+
+def _flock(file: BinaryIO) -> bool:
+    """Lock the file, waiting for it until LOCK_TIMEOUT is over."""
     deadline = time.monotonic() + LOCK_TIMEOUT
-    with lock.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise LeaseError(
-                        f"the lock {lock} could not be had for {LOCK_TIMEOUT:g} s; a process that holds it may be stopped"
-                    ) from None
-                time.sleep(0.001)
-        yield
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+
+
+def _is_open_as(file: BinaryIO, path: Path) -> bool:
+    """Whether the path still leads to the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _status(path: Path) -> tuple[int, int, int] | None:
