@@ -6,10 +6,14 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from kube.apiserver import ApiServer, ApiServerMissing, api_server
 from stores.hadoop import Hdfs, HdfsMissing, hdfs_cluster
 from stores.seaweed import BUCKET, s3_server
+
+settings.register_profile("same examples every time", derandomize=True)
+settings.load_profile("same examples every time")  # `make fuzz` and `make simulate` look for new ones
 
 
 @pytest.fixture(scope="session")

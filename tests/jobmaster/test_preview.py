@@ -170,7 +170,8 @@ def test_a_failover_at_that_moment_comes_to_what_was_foretold(
     sent = {(a.vertex, a.subtask) for a in effects if a.attempt == 0}
     # What the failover sends once more with its old attempt, and what it deploys for the first time after it.
     created = {(v, s) for v in range(2) for s in range(3) if graph.state_of(TaskId(v, s)) is _E.CREATED}
-    assert sent - created == redeployed
+    # Some it sends before it hears that what they read is lost.
+    assert sent - created - restarted == redeployed
 
 
 def count(graph: ExecutionGraph, state: ExecutionState, connected: dict[int, bool]) -> int:
