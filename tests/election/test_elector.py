@@ -319,6 +319,27 @@ def test_a_fence_that_confirms_too_late_does_not_revive_a_term() -> None:
     assert not standby.is_leader(1.0)
 
 
+def test_a_leader_that_cannot_renew_is_in_doubt_until_others_have_had_their_chance() -> None:
+    elector = leader(100.0)
+    assert not elector.in_doubt(104.8)  # two tries
+    for asked_at in (106.0, 115.0, 124.0):
+        assert elector.in_doubt(asked_at)
+        elector.confirmed(requested_at=asked_at, now=asked_at)
+    assert not elector.in_doubt(125.0)  # the lease duration and the renew deadline
+    action = poll(elector, 126.0).action
+    assert isinstance(action, Renew)
+    elector.written(stored(action.record, "2"), requested_at=126.0, now=126.1)
+    assert not elector.in_doubt(130.0)
+    assert elector.in_doubt(131.0)
+
+
+def test_one_who_does_not_lead_is_in_no_doubt() -> None:
+    standby = Elector("me", TIMES)
+    standby.observed(OTHERS, now=0.0)
+    assert not standby.in_doubt(6.0)
+    assert not leader(100.0).in_doubt(110.0)
+
+
 # Releasing
 
 

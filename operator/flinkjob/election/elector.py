@@ -146,6 +146,7 @@ class Elector:
         self._seen_at: float | None = None
         self._last_known = LeaseRecord()
         self._term_ends = 0.0
+        self._renewed_at = 0.0
         self._next_try = 0.0
 
     # What has happened
@@ -163,6 +164,7 @@ class Elector:
     def written(self, record: LeaseRecord, *, requested_at: float, now: float) -> None:
         """An Acquire or a Renew that was sent at ``requested_at`` has succeeded; ``record`` is what the store holds since."""
         self.observed(record, now=now)
+        self._renewed_at = requested_at
         ends = requested_at + self._times.renew_deadline
         if self.state is State.LEADER and now < self._term_ends:
             self._term_ends = max(ends, self._term_ends)
@@ -194,6 +196,15 @@ class Elector:
     def is_leader(self, now: float) -> bool:
         """Whether the candidate leads at this moment."""
         return self.state is State.LEADER and now < self._term_ends
+
+    def in_doubt(self, now: float) -> bool:
+        """Whether a leader has tried in vain to renew, and cannot know yet whether it is the store or itself that is cut off.
+
+        It is settled when others have had the time to take the lease: by then this one is deposed, or nobody can do better.
+        """
+        times = self._times
+        silence = now - self._renewed_at
+        return self.is_leader(now) and 2 * self._pause(1.0) < silence < times.lease_duration + times.renew_deadline
 
     def term_left(self, now: float) -> float:
         """Seconds until the term ends unless it is renewed; 0 for one who does not lead."""

@@ -96,6 +96,10 @@ class LeaderElection:
         """Whether this candidate leads at this moment, by the clock."""
         return self._leading and self._elector.is_leader(self._clock())
 
+    def in_doubt(self) -> bool:
+        """Whether this leader may be the one that is cut off; see ``Elector.in_doubt``."""
+        return self._elector.in_doubt(self._clock())
+
     async def run(self) -> None:
         """Stand, lead, lose and stand again, until ``release`` or cancellation. Errors of the store are logged, no more."""
         self._running = asyncio.ensure_future(self._terms())

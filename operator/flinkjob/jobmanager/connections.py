@@ -48,6 +48,7 @@ class Connections:
         self._by_id: dict[str, Connected] = {}
         self._term: Term | None = None
         self._news = asyncio.Event()
+        self._deaf_until_ms = 0
 
     def __iter__(self) -> Iterator[Connected]:
         return iter(self._by_id.values())
@@ -166,10 +167,18 @@ class Connections:
         else:
             raise ProtocolViolation("Register is said once")
 
-    def drop_silent(self, timeout_ms: int) -> None:
-        """Take those for lost that have given no sign of life for ``heartbeat.timeout``."""
-        oldest = self._clock.now_ms() - timeout_ms
-        for connected in [c for c in self._by_id.values() if c.last_heartbeat_ms < oldest]:
+    def drop_silent(self, timeout_ms: int, *, deaf: bool) -> None:
+        """Take those for lost that have given no sign of life for ``heartbeat.timeout``.
+
+        Args:
+            deaf: it may be this JobManager that is cut off. Then nobody's silence counts up to now: a successor who does
+                hear the TaskManagers shall not find their tasks failed.
+        """
+        now = self._clock.now_ms()
+        if deaf:
+            self._deaf_until_ms = now
+        oldest = now - timeout_ms
+        for connected in [c for c in self._by_id.values() if max(c.last_heartbeat_ms, self._deaf_until_ms) < oldest]:
             del self._by_id[connected.id]
             connected.connection.abort()
             if self._term is not None:

@@ -246,7 +246,8 @@ class JobManager:
                 self._connections.leader_changed()
             if self.now_ms() - looked_at > timeout // 4:
                 looked_at = self.now_ms()
-                self._connections.drop_silent(timeout)
+                deaf = self._election is not None and self._election.in_doubt()
+                self._connections.drop_silent(timeout, deaf=deaf)
 
     # The server
 
