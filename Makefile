@@ -9,7 +9,7 @@ SEEDS ?= 20000
 MINUTES ?= 10
 ROUNDS ?= 200
 
-.PHONY: demo test test-hdfs kube-programs test-kube cluster cluster-down demo-k8s e2e simulate fuzz chaos soak lint bench bench-operator crd docs chart lock clean
+.PHONY: demo test test-hdfs kube-programs test-kube cluster cluster-down demo-k8s e2e simulate fuzz chaos soak lint bench bench-operator bench-takeover crd docs chart lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -102,6 +102,10 @@ bench: $(READY)
 bench-operator: $(READY)
 	PYTHONPATH=e2e $(BIN)/python -m cluster build etcd kube-apiserver kube-controller-manager kubectl kube-scheduler kwok
 	PYTHONPATH=tests:e2e $(BIN)/python benchmarks/operatorbench.py
+
+# How soon somebody leads after a leader's pod is gone, on the kind cluster. Writes benchmarks/operator.json, too.
+bench-takeover: cluster
+	PYTHONPATH=e2e:tests $(BIN)/python benchmarks/takeoverbench.py
 
 # The CustomResourceDefinition, made of the typed values; the chart's copy is the same file.
 crd: $(READY)

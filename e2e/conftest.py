@@ -12,9 +12,7 @@ from cluster.kindcluster import Cluster, current
 from cluster.projectimage import IMAGE
 from cluster.tools import provide
 from jobs import Job
-from kubernetes_cluster import Kubernetes
-
-CHART = Path(__file__).parents[1] / "charts" / "flinkjob-operator"
+from kubernetes_cluster import Kubernetes, operator_of_chart
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +49,8 @@ def namespace(kubernetes: Kubernetes, request: pytest.FixtureRequest) -> Iterato
 @pytest.fixture(scope="session")
 def operator(kubernetes: Kubernetes) -> Iterator[str]:
     """The operator, installed by its chart for the whole cluster, two replicas; the name of its namespace."""
-    name = "flinkjob-operator"
-    repository, _, tag = kubernetes.image.rpartition(":")
-    kubernetes.helm(
-        *("upgrade", "--install", name, CHART, "--namespace", name, "--create-namespace"),
-        *("--take-ownership", "--wait", "--timeout=5m"),
-        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "replicas=2"),
-    )
-    yield name
-    kubernetes.helm("uninstall", name, "--namespace", name, "--wait")
+    with operator_of_chart(kubernetes) as name:
+        yield name
 
 
 @pytest.fixture
@@ -67,7 +58,7 @@ def job(kubernetes: Kubernetes, operator: str, namespace: str) -> Iterator[Job]:
     """A job to be created, in a namespace of its own."""
     held = Job(kubernetes, namespace)
     yield held
-    _remove(held)
+    held.remove()
 
 
 @pytest.fixture
@@ -76,7 +67,7 @@ def other_namespace(kubernetes: Kubernetes) -> Iterator[str]:
     name = f"other-{secrets.token_hex(3)}"
     kubernetes.kubectl("create", "namespace", name)
     yield name
-    _remove(Job(kubernetes, name))
+    Job(kubernetes, name).remove()
     kubernetes.kubectl("delete", "namespace", name, "--wait=false")
 
 
@@ -91,10 +82,3 @@ def operator_away(kubernetes: Kubernetes, operator: str, job: Job) -> Iterator[N
     yield
     kubernetes.kubectl("scale", "--replicas=2", *deployment)
     kubernetes.kubectl("rollout", "status", *deployment, "--timeout=180s")
-
-
-def _remove(job: Job) -> None:
-    """Delete the job while there is an operator that cleans up, and its volume."""
-    job.kubectl("delete", "flinkjob", job.name, "--ignore-not-found", "--timeout=180s")
-    volume = f"{job.namespace}-{job.name}"
-    job.kubernetes.kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--wait=false")

@@ -49,12 +49,16 @@ class Job:
 
     Attributes:
         result: what the job gives in the end.
+        directory: of the nodes, that is the job's volume.
+        storage: where the job's data is: that volume, as pods see it, or the URL that its configuration names.
     """
 
     kubernetes: Kubernetes
     namespace: str
     name: str = "held"
     result: int = 1 + 2 + 3 + 4
+    directory: str = SHARED
+    storage: str = STORAGE
 
     @property
     def gate(self) -> str:
@@ -178,7 +182,7 @@ class Job:
         eventually(lambda: self.state() == "FINISHED", f"{self.name} is FINISHED", patience=180)
         uid = self.get()["metadata"]["uid"]
         said = self.in_pod(
-            f"{self.name}-jobmanager-0", "flinkjob", "result", f"{STORAGE}/{self.namespace}/{self.name}-{uid}"
+            f"{self.name}-jobmanager-0", "flinkjob", "result", f"{self.storage}/{self.namespace}/{self.name}-{uid}"
         )
         assert said.splitlines()[-1].strip() == str(self.result), said
 
@@ -201,6 +205,12 @@ class Job:
             return False
         return True
 
+    def remove(self) -> None:
+        """Delete the job while there is an operator that cleans up, and its volume."""
+        self.kubectl("delete", "flinkjob", self.name, "--ignore-not-found", "--timeout=180s")
+        volume = f"{self.namespace}-{self.name}"
+        self.kubernetes.kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--wait=false")
+
     def _any_pod(self) -> str:
         which = (f"--selector=flinkjob.io/job={self.name}", "--field-selector=status.phase=Running")
         running = eventually(lambda: self.kubectl("get", "pods", *which, "--output=name").split(), "a pod runs")
@@ -217,7 +227,7 @@ class Job:
                 "spec": {
                     **common,
                     "capacity": {"storage": "1Gi"},
-                    "hostPath": {"path": SHARED},
+                    "hostPath": {"path": self.directory},
                     "claimRef": {"namespace": self.namespace, "name": self.name},
                 },
             },

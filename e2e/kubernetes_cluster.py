@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from cluster.kindcluster import Cluster
 
 T = TypeVar("T")
+CHART = Path(__file__).parents[1] / "charts" / "flinkjob-operator"
 PATIENCE = 120.0
 """Seconds until what is bound to happen has happened."""
 
@@ -145,6 +146,22 @@ class Kubernetes:
             print(done.stderr)
             done.check_returncode()
         return done.stdout
+
+
+@contextlib.contextmanager
+def operator_of_chart(kubernetes: Kubernetes) -> Iterator[str]:
+    """The operator, installed by its chart for the whole cluster, two replicas; the name of its namespace."""
+    name = "flinkjob-operator"
+    repository, _, tag = kubernetes.image.rpartition(":")
+    kubernetes.helm(
+        *("upgrade", "--install", name, CHART, "--namespace", name, "--create-namespace"),
+        *("--take-ownership", "--wait", "--timeout=5m"),
+        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "replicas=2"),
+    )
+    try:
+        yield name
+    finally:
+        kubernetes.helm("uninstall", name, "--namespace", name, "--wait")
 
 
 def _container(pod: dict[str, Any]) -> str:

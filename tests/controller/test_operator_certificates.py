@@ -24,7 +24,7 @@ from flinkjob.controller.certificates import (
 from flinkjob.rpc.tls import TlsFiles, client_context, server_context
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
-JOBMANAGER = jobmanager_role("wordcount-jobmanager", "batch")
+JOBMANAGER = jobmanager_role("wordcount-jobmanager", "wordcount-rest", "batch")
 TASKMANAGER = taskmanager_role("wordcount-taskmanager")
 POD = "wordcount-jobmanager-1.wordcount-jobmanager.batch.svc"
 
@@ -151,7 +151,7 @@ def test_a_certificate_that_does_not_serve_is_made_anew(present: KeyPair) -> Non
 def test_a_certificate_for_other_names_is_made_anew() -> None:
     authority = make_authority()
     pair = issue(authority)
-    other = jobmanager_role("wordcount-jobmanager", "elsewhere")
+    other = jobmanager_role("wordcount-jobmanager", "wordcount-rest", "elsewhere")
     assert maintain_certificate(pair, authority=authority, role=other, now=NOW) is not pair
 
 

@@ -22,8 +22,12 @@ def weed() -> str:
 
 
 @contextmanager
-def s3_server(directory: Path) -> Iterator[dict[str, str]]:
-    """A server with an empty bucket; yields the environment in which fsspec finds it. In this process it does already."""
+def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[dict[str, str]]:
+    """A server with an empty bucket; yields the environment in which fsspec finds it. In this process it does already.
+
+    Args:
+        bind: the address it listens on; 0.0.0.0 lets others than this machine reach it.
+    """
     names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
     names += ["s3.port", "s3.port.grpc"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
@@ -37,7 +41,7 @@ def s3_server(directory: Path) -> Iterator[dict[str, str]]:
         "server",
         f"-dir={data}",
         "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip.bind={bind}",
         "-filer",
         "-s3",
         "-volume.max=50",

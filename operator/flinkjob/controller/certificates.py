@@ -119,10 +119,10 @@ def next_change(authority: Authority, certificates: tuple[KeyPair, ...], now: da
     return min(moments)
 
 
-def jobmanager_role(service: str, namespace: str) -> Role:
-    """The role of the JobManagers behind a headless Service."""
-    domain = f"{service}.{namespace}.svc"
-    names = (domain, f"*.{domain}", f"{domain}.cluster.local", f"*.{domain}.cluster.local")
+def jobmanager_role(service: str, rest_service: str, namespace: str) -> Role:
+    """The role of the JobManagers behind a headless Service, and one with an address of its own."""
+    hosts = (f"{service}.{namespace}.svc", f"*.{service}.{namespace}.svc", f"{rest_service}.{namespace}.svc")
+    names = (*hosts, *(f"{host}.cluster.local" for host in hosts))
     return Role(common_name=service, dns_names=names, server=True)
 
 

@@ -160,7 +160,8 @@ def _rest_service(target: Target) -> Manifest:
     spec = {
         "type": "ClusterIP",
         "selector": names.selector(target.name, names.JOBMANAGER),
-        "ports": [_service_port("rest", names.REST_PORT)],
+        # A pod's name in the DNS leads to its predecessor for up to half a minute; this address never changes.
+        "ports": [_service_port("rpc", names.RPC_PORT), _service_port("rest", names.REST_PORT)],
     }
     return _object(target, "v1", "Service", names.rest_service(target.name), names.JOBMANAGER, spec=spec)
 

@@ -61,7 +61,7 @@ def maintain(
         Authority.parse(kept.get("ca.crt", b""), kept.get("ca.key", b"")), name=f"{namespace}/{job}", now=now
     )
     roles = {
-        names.jobmanager_tls(job): jobmanager_role(names.jobmanagers(job), namespace),
+        names.jobmanager_tls(job): jobmanager_role(names.jobmanagers(job), names.rest_service(job), namespace),
         names.taskmanager_tls(job): taskmanager_role(names.taskmanagers(job)),
     }
     pairs = {}

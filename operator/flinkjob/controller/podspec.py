@@ -77,7 +77,8 @@ def jobmanager_template(target: Target) -> Manifest:
 def taskmanager_pod(target: Target, name: str) -> Manifest:
     """A TaskManager's pod of that name."""
     replicas = target.job.spec.job_manager.replicas
-    addresses = (names.jobmanager_address(target.name, target.namespace, ordinal) for ordinal in range(replicas))
+    addresses = [names.jobmanager_address(target.name, target.namespace, ordinal) for ordinal in range(replicas)]
+    addresses.append(f"{names.rest_service(target.name)}.{target.namespace}.svc:{names.RPC_PORT}")
     container = _container(
         target,
         names.TASKMANAGER,

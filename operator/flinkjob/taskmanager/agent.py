@@ -6,9 +6,9 @@ cannot be started, say) has it queued behind the effects that are still to be ca
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -17,6 +17,7 @@ from flinkjob.api.errors import ProtocolViolation
 from flinkjob.rpc.codec import decode_from_jobmanager
 from flinkjob.rpc.connection import GOING_AWAY, PROTOCOL_ERROR, TASKMANAGER_PATH, Connection, client_socket
 from flinkjob.rpc.tls import ClientTls
+from flinkjob.taskmanager.calling import first_answer
 from flinkjob.taskmanager.channel import Setup
 from flinkjob.taskmanager.outbox import Outbox
 from flinkjob.taskmanager.slots import Slots
@@ -140,16 +141,19 @@ class Agent:
 
     async def _dial(self, session: aiohttp.ClientSession) -> None:
         while not self._executor.stopping:
-            address, delay = self._dialer.next(random.random())
-            await asyncio.sleep(delay / 1000)
-            try:
-                async with asyncio.timeout(HANDSHAKE_TIMEOUT * 2 ** min(self._dialer.rounds, 3)):
-                    scheme, context = ("wss", self._tls.context()) if self._tls is not None else ("ws", None)
-                    socket = await client_socket(session, f"{scheme}://{address}{TASKMANAGER_PATH}", tls=context)
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                logger.debug("no JobManager at %s: %s", address, error)
-                continue
+            address, socket = await first_answer(
+                self._dialer, partial(self._call, session), aiohttp.ClientWebSocketResponse.close
+            )
             await self._serve(Connection(socket, decode_from_jobmanager), address)
+
+    async def _call(self, session: aiohttp.ClientSession, address: str) -> aiohttp.ClientWebSocketResponse | None:
+        scheme, context = ("wss", self._tls.context()) if self._tls is not None else ("ws", None)
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT * 2 ** min(self._dialer.rounds, 3)):
+                return await client_socket(session, f"{scheme}://{address}{TASKMANAGER_PATH}", tls=context)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            logger.debug("no JobManager at %s: %s", address, error)
+            return None
 
     async def _serve(self, connection: "Connection[FromJobManager]", address: str) -> None:
         self._connection, self._outbox = connection, Outbox(connection.send)

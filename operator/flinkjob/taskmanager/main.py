@@ -80,7 +80,9 @@ async def run_taskmanager(options: TaskManagerOptions) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop, f"{signal.Signals(number).name} received")
     try:
-        async with aiohttp.ClientSession() as session, _told(options, executor):
+        # A replaced JobManager has its predecessor's name and another address.
+        connector = aiohttp.TCPConnector(use_dns_cache=False)
+        async with aiohttp.ClientSession(connector=connector) as session, _told(options, executor):
             return await agent.run(session)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,81 @@
+"""More than one of what there should be one of, and nothing where nothing should be left."""
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from jobs import Job
+from kubernetes_cluster import CHART, Kubernetes, eventually
+
+BUILT_IN = ("configmap/kube-root-ca.crt", "serviceaccount/default")
+"""What every namespace has."""
+
+
+@pytest.fixture
+def release(kubernetes: Kubernetes, operator: str) -> Iterator[str]:
+    """The name of a second operator's release and of its namespace; nothing is installed yet."""
+    name = f"second-{secrets.token_hex(3)}"
+    kubernetes.kubectl("create", "namespace", name)
+    yield name
+    kubernetes.helm("uninstall", name, "--namespace", name, "--ignore-not-found", "--wait")
+    kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_a_second_operator_by_mistake_is_refused_and_does_no_harm_where_it_is_forced(job: Job, release: str) -> None:
+    """Helm refuses to install the definition twice. Two that act all the same want the same objects, under the same names."""
+    job.create()
+    before = job.holding()
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        _install(job.kubernetes, release)
+    assert "flinkjobs.flinkjob.io" in refused.value.stderr
+    _install(job.kubernetes, release, "--set", "crds.install=false")
+    assert job.holding() == before
+    job.kubectl("delete", "pod", job.leader(), "--force", "--grace-period=0")
+    assert job.holding(epoch=2) == before
+    job.kubectl("scale", "flinkjob", job.name, "--replicas=3")
+    eventually(lambda: job.status()["taskManagers"] == {"wanted": 3, "ready": 3}, "three TaskManagers are ready")
+    assert job.holding(epoch=2) == before
+    selector = f"--selector=flinkjob.io/job={job.name},app.kubernetes.io/component=taskmanager"
+    assert len(job.kubernetes.get(job.namespace, "pods", selector)["items"]) == 3, "nobody made one too many"
+    job.finish()
+    assert job.starts() == dict.fromkeys(range(4), 1)
+
+
+def test_uninstall_leaves_nothing_but_what_the_policy_keeps(job: Job, release: str) -> None:
+    """An operator of one namespace goes; the definition, the job there and its tasks stay as they are."""
+    job.create()
+    before = job.holding()
+    _install(job.kubernetes, release, "--set", "crds.install=false", "--set", f"watchNamespaces={{{job.namespace}}}")
+    assert _labelled(job.kubernetes, release), "an installed release has objects"
+    job.kubernetes.helm("uninstall", release, "--namespace", release, "--wait")
+    eventually(lambda: not _labelled(job.kubernetes, release), "nothing has the release's label")
+    eventually(lambda: set(_all_in(job.kubernetes, release)) <= set(BUILT_IN), "nothing is left in its namespace")
+    job.kubernetes.kubectl("get", "customresourcedefinition", "flinkjobs.flinkjob.io")
+    assert job.holding() == before
+    job.finish()
+    assert job.starts() == dict.fromkeys(range(4), 1)
+
+
+def _install(kubernetes: Kubernetes, release: str, *options: str) -> None:
+    repository, _, tag = kubernetes.image.rpartition(":")
+    image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")
+    kubernetes.helm("install", release, CHART, "--namespace", release, "--wait", "--timeout=3m", *image, *options)
+
+
+def _labelled(kubernetes: Kubernetes, release: str) -> list[str]:
+    """All objects of the release, in all namespaces and of the cluster."""
+    selector = f"--selector=app.kubernetes.io/instance={release}"
+    return kubernetes.kubectl("get", _kinds(kubernetes), "--all-namespaces", selector, "--output=name").split()
+
+
+def _all_in(kubernetes: Kubernetes, namespace: str) -> list[str]:
+    kinds = _kinds(kubernetes, "--namespaced=true")
+    return kubernetes.kubectl("--namespace", namespace, "get", kinds, "--output=name").split()
+
+
+def _kinds(kubernetes: Kubernetes, *which: str) -> str:
+    """All that can be listed and is not history."""
+    kinds = kubernetes.kubectl("api-resources", "--verbs=list", "--output=name", *which).split()
+    return ",".join(kind for kind in kinds if not kind.startswith("events"))
