@@ -1,77 +1,15 @@
-"""The log's storage: far away, full, damaged. Tasks go on, and what is wrong is told."""
+"""The log on a remote store: what the tasks must not notice there either."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster.engine import ADDRESS, OUTSIDE
-from jobs import STORAGE, Job
-from kubernetes_cluster import eventually
+from jobs import Job
 from stores.seaweed import BUCKET, s3_server
 
 PATIENT = {"taskmanager.reconnection.timeout": "10 min", "heartbeat.timeout": "10 s"}
-
-# Turns a byte in the middle of the log's largest file around; done twice it is as it was.
-_TURN = """
-import pathlib, sys
-path = max(pathlib.Path(sys.argv[1]).rglob('*'), key=lambda path: path.stat().st_size if path.is_file() else -1)
-data = bytearray(path.read_bytes())
-data[len(data) // 3] ^= 0xFF
-with path.open('r+b') as file:
-    file.write(data)
-print(path.name)
-"""
-
-
-def test_a_damaged_log_waits_for_a_person_and_the_tasks_go_on(job: Job) -> None:
-    """The new leader says what it found and decides nothing; once the log is mended, all is as it was."""
-    job.create(flinkConfiguration=PATIENT)
-    before = job.holding()
-    worker = before["hold", 0].pod
-    uid = job.get()["metadata"]["uid"]
-    turn = ("python3", "-c", _TURN, f"{STORAGE}/{job.namespace}/{job.name}-{uid}/oplog")
-    damaged = job.in_pod(worker, *turn).strip()
-    dead = job.leader()
-    job.kubectl("delete", "pod", dead, "--force", "--grace-period=0")
-    said = eventually(lambda: (job.status().get("jobStatus") or {}).get("error"), "the resource tells of the damage")
-    assert damaged in said
-    eventually(lambda: job.condition("Protected")["status"] == "False", "nobody claims that the job is protected")
-    assert job.condition("Ready")["status"] == "False"
-    assert job.state() not in ("FINISHED", "FAILED", "CANCELED")
-    assert job.starts() == dict.fromkeys(range(4), 1)
-    assert job.in_pod(worker, *turn).strip() == damaged
-    job.kubectl("delete", "pod", job.leader(), "--force", "--grace-period=0")
-    eventually(lambda: job.status()["leader"]["epoch"] > 1, "a leader goes on")
-    assert job.holding(job.status()["leader"]["epoch"]) == before
-    job.finish()
-    assert job.starts() == dict.fromkeys(range(4), 1)
-
-
-def test_a_full_volume_holds_decisions_back_and_no_task(job: Job) -> None:
-    nodes = job.kubernetes.nodes
-    assert nodes is not None, "a cluster that was given has no small volume"
-    node = nodes.workers()[0]
-    small = replace(job, directory=f"/var/local/small/{job.namespace}")
-    nodes.on_node(node, "mkdir", "-p", small.directory)
-    nodes.on_node(node, "mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "tmpfs", small.directory)
-    try:
-        small.create(**_all_on(small, node))
-        before = small.holding()
-        filling = f"{small.directory}/filling"
-        nodes.on_node(node, "sh", "-c", f"dd if=/dev/zero of={filling} bs=4k || true")
-        # A TaskManager that registers is an operation, and disturbs no task.
-        small.kubectl("scale", "flinkjob", small.name, "--replicas=3")
-        eventually(lambda: small.condition("Protected").get("reason") == "LogNotWritable", "the full volume is told")
-        nodes.on_node(node, "rm", filling)
-        eventually(lambda: small.condition("Protected")["status"] == "True", "the job is protected again")
-        assert small.holding(small.status()["leader"]["epoch"]) == before
-        small.finish()
-        assert small.starts() == dict.fromkeys(range(4), 1)
-    finally:
-        small.remove()
-        nodes.on_node(node, "umount", "--lazy", small.directory)
 
 
 def test_a_log_on_s3_outlives_its_leader(job: Job, tmp_path: Path) -> None:
@@ -101,10 +39,3 @@ def test_a_log_on_s3_outlives_its_leader(job: Job, tmp_path: Path) -> None:
         remote.finish()
         assert remote.starts() == dict.fromkeys(range(4), 1)
         remote.remove()
-
-
-def _all_on(job: Job, node: str) -> dict[str, Any]:
-    """What keeps all pods of a job on one node."""
-    there = {"podTemplate": {"spec": {"nodeSelector": {"kubernetes.io/hostname": node}}}}
-    spec = job.manifest()["spec"]
-    return {role: {**spec[role], **there} for role in ("jobManager", "taskManager")}
