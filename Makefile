@@ -9,7 +9,7 @@ SEEDS ?= 20000
 MINUTES ?= 10
 ROUNDS ?= 200
 
-.PHONY: demo test test-hdfs kube-programs test-kube cluster cluster-down demo-k8s e2e simulate fuzz chaos soak lint bench bench-operator bench-takeover crd docs chart lock clean
+.PHONY: demo test test-hdfs kube-programs test-kube cluster cluster-down demo-k8s e2e e2e-long simulate fuzz chaos soak lint bench bench-operator bench-takeover crd docs chart lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -62,14 +62,18 @@ cluster-down: $(READY)
 demo-k8s: cluster
 	PYTHONPATH=e2e:tests $(BIN)/python -m walkthrough docs/tutorial.md
 
-# The end-to-end suite on that cluster; or, with `make e2e KUBECONFIG=FILE IMAGE=NAME`, on another that has the image.
+# The end-to-end suite on that cluster, without and with what takes long; or, with `make e2e KUBECONFIG=FILE IMAGE=NAME`, on another that has the image.
 ifeq ($(origin KUBECONFIG),command line)
-e2e: $(READY)
-	E2E_KUBECONFIG=$(KUBECONFIG) E2E_IMAGE=$(IMAGE) $(BIN)/python -m pytest e2e --timeout 900
+e2e e2e-long: export E2E_KUBECONFIG = $(KUBECONFIG)
+e2e e2e-long: export E2E_IMAGE = $(IMAGE)
+e2e e2e-long: $(READY)
 else
-e2e: cluster
-	$(BIN)/python -m pytest e2e --timeout 900
+e2e e2e-long: cluster
 endif
+e2e:
+	$(BIN)/python -m pytest e2e -m "not long" --timeout 900
+e2e-long:
+	$(BIN)/python -m pytest e2e -m "long or not long" --timeout 900
 
 # The long form of the tests with real processes: so many zombie leaders in a row. Ten minutes or so.
 chaos: $(READY)

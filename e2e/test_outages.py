@@ -4,6 +4,12 @@ Each test compares for every running task the pod, the container, the processes 
 counts the lines that the tasks themselves have written when they began.
 """
 
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+
 import pytest
 
 from cluster.kindcluster import Cluster
@@ -15,6 +21,40 @@ def check_no_failover(job: Job, before: Tasks, leader: str) -> None:
     """The same leader leads the first epoch still, and no task has noticed anything up to the exact result."""
     assert job.holding(epoch=1) == before
     assert job.leader() == leader
+    job.finish()
+    assert job.starts() == dict.fromkeys(range(4), 1)
+
+
+@pytest.mark.long
+def test_the_api_server_is_down_for_a_minute(job: Job, nodes: Cluster) -> None:
+    """That is longer than a Lease lasts; the log tells the leader that nobody has taken its place."""
+    job.create()
+    before, leader = job.holding(), job.leader()
+    with _without_api_server(job, nodes):
+        time.sleep(60)
+    check_no_failover(job, before, leader)
+
+
+def test_the_operator_is_killed_in_the_middle_of_a_change(job: Job, operator: str) -> None:
+    job.create()
+    before, leader = job.holding(), job.leader()
+    job.patch(taskManager={"replicas": 4})
+    job.kubernetes.kubectl("delete", "pods", "--namespace", operator, "--all", "--force", "--grace-period=0")
+    eventually(lambda: job.status().get("taskManagers") == {"wanted": 4, "ready": 4}, "four TaskManagers are ready")
+    pods = job.kubectl("get", "pods", "--selector=app.kubernetes.io/component=taskmanager", "--output=name").split()
+    assert len(pods) == 4
+    check_no_failover(job, before, leader)
+
+
+def test_a_jobmanager_is_not_evicted_while_another_is_away(job: Job) -> None:
+    """A drain that meets the disruption budget waits; the first eviction is a handover that the tasks do not notice."""
+    job.create()
+    before, leader, standby = job.holding(), job.leader(), job.standby()
+    _evict(job, leader)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        _evict(job, standby)
+    assert "would violate the pod's disruption budget" in refused.value.stderr
+    assert job.holding(epoch=2) == before
     job.finish()
     assert job.starts() == dict.fromkeys(range(4), 1)
 
@@ -34,13 +74,11 @@ def test_etcd_is_restarted(job: Job, nodes: Cluster) -> None:
     check_no_failover(job, before, leader)
 
 
-@pytest.mark.parametrize("which", ["leader", "taskmanager"])
-def test_the_kubelet_of_a_node_is_stopped(job: Job, nodes: Cluster, which: str) -> None:
+def test_the_kubelet_of_the_leaders_node_is_stopped(job: Job, nodes: Cluster) -> None:
     """Its pods are no longer ready in anybody's eyes, but their processes run."""
     job.create()
     before, leader = job.holding(), job.leader()
-    pod = leader if which == "leader" else before["hold", 0].pod
-    node = str(job.kubernetes.get(job.namespace, "pod", pod)["spec"]["nodeName"])
+    node = str(job.kubernetes.get(job.namespace, "pod", leader)["spec"]["nodeName"])
     nodes.on_node(node, "systemctl", "stop", "kubelet")
     try:
         eventually(lambda: _ready(job, node) != "True", f"{node} is not ready")
@@ -58,3 +96,29 @@ def _ready(job: Job, node: str) -> str:
 def _control_plane(nodes: Cluster) -> str:
     (found,) = set(nodes.nodes()) - set(nodes.workers())
     return found
+
+
+def _evict(job: Job, pod: str) -> None:
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": job.namespace}}
+    path = f"/api/v1/namespaces/{job.namespace}/pods/{pod}/eviction"
+    job.kubernetes.kubectl("create", "--raw", path, "-f", "-", given=json.dumps(eviction))
+
+
+@contextlib.contextmanager
+def _without_api_server(job: Job, nodes: Cluster) -> Iterator[None]:
+    """The kubelet ends a static pod whose manifest is gone, and begins it again when that is back."""
+
+    def answers() -> bool:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return bool(job.kubernetes.kubectl("get", "--raw", "/readyz"))
+        return False
+
+    node, manifest = _control_plane(nodes), "kube-apiserver.yaml"
+    there, aside = f"/etc/kubernetes/manifests/{manifest}", f"/etc/kubernetes/{manifest}"
+    nodes.on_node(node, "mv", there, aside)
+    try:
+        eventually(lambda: not answers(), "the API server is gone")
+        yield
+    finally:
+        nodes.on_node(node, "mv", aside, there)
+        eventually(answers, "the API server is ready")

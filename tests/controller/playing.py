@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -190,12 +190,14 @@ class World:
         assert pod is not None
         lease = self.get("leases", names.lease(job))
         assert lease is not None
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        clock = datetime.now(UTC)
+        # A kubelet tells whole seconds: of one who dies in the second of his election, nobody knows which came first.
+        acquired, now = (time.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for time in (clock - timedelta(seconds=2), clock))
         spec = lease.get("spec") or {}
         transitions = spec.get("leaseTransitions", 0) + 1
         holder = f"{pod_name}_{pod['metadata']['uid']}_00000000"
         spec |= {"holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": transitions}
-        spec |= {"acquireTime": now, "renewTime": now}
+        spec |= {"acquireTime": acquired, "renewTime": now}
         self.server.call("PUT", self.path("leases", names.lease(job)), {**lease, "spec": spec})
         run = names.run_uid(flinkjob["metadata"]["uid"], flinkjob["spec"].get("restartNonce", 0))
         tasks = {"total": 1, "running": int(state == "RUNNING"), "finished": int(state == "FINISHED")}

@@ -102,6 +102,16 @@ def test_nor_does_that_of_one_that_the_kubelet_no_longer_hears_of(world: World) 
     assert told(world, "Protected")[0] == "False NoLeader"
 
 
+def test_a_leader_that_cannot_replay_the_log_does_not_lead(world: World) -> None:
+    world.status["log"] = {"writable": False, "problem": "the block at 17 is damaged"}
+    assert told(world, "Ready")[0] == "True Running"
+    world.status["jobStatus"]["error"] = "the block at 17 is damaged"
+    condition, message = told(world, "Ready")
+    assert condition == "False LogUnreadable"
+    assert "the block at 17 is damaged; mend the storage" in message
+    assert told(world, "Protected")[0] == "False NoLeader"
+
+
 def test_a_leader_that_reconciles_is_not_ready_yet(world: World) -> None:
     world.status["reconciling"] = True
     assert told(world, "Ready")[0] == "False Reconciling"

@@ -43,6 +43,8 @@ REASONS: Mapping[str, str] = {
     "ClaimMissing": "create the PersistentVolumeClaim, or correct spec.storage.volume",
     "TaskManagersCrashing": "see its log: kubectl logs",
     "JobManagersCrashing": "see its log: kubectl logs --previous",
+    "LogUnreadable": "mend the storage and delete the leader's pod, or set jobmanager.failover.on-corrupted-log: restart; "
+    "tasks run on, and nothing is decided until then",
     "CleanupFailed": "see the log of the clean-up pod; with spec.deletionPolicy set to Retain the FlinkJob goes and its data "
     "stays",
     # Protected
@@ -65,8 +67,8 @@ REASONS: Mapping[str, str] = {
 ALARMING = frozenset(
     {
         "InvalidSpec", "NameTaken", "RefusedByApiServer", "PodsNotStarting", "VolumeNotShared", "ClaimMissing",
-        "TaskManagersCrashing", "JobManagersCrashing", "CleanupFailed", "LogNotWritable", "LogLagging", "NoOperationLog",
-        "JobFailed",
+        "TaskManagersCrashing", "JobManagersCrashing", "LogUnreadable", "CleanupFailed", "LogNotWritable", "LogLagging",
+        "NoOperationLog", "JobFailed",
     }
 )  # fmt: skip
 """Reasons that a person should look at: their Events are warnings."""
@@ -188,6 +190,8 @@ def _jobmanager_trouble(situation: Situation) -> tuple[str, str] | None:
     if situation.leader is not None:
         return None
     pods = [pod for pod in situation.jobmanagers if pod.counts]
+    if situation.unreadable:
+        return "LogUnreadable", situation.unreadable
     for pod in pods:
         if pod.ended is not None and not pod.ready and pod.restarts:
             return "JobManagersCrashing", f"{pod.name} has been started {pod.restarts + 1} times: {pod.ended}"

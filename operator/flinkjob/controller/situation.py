@@ -107,10 +107,17 @@ class Situation:
     def leader(self) -> Pod | None:
         """The pod that leads, where that is certain."""
         told = self.leader_status
-        if told is None or not self.job_status.job_id:
+        if told is None or not self.job_status.job_id or self.unreadable:
             return None
         pod = next((pod for pod in self.jobmanagers if pod.name == told.pod), None)
         return pod if pod is not None and pod.counts and pod.ready and not _begun_after(pod, told) else None
+
+    @property
+    def unreadable(self) -> str:
+        """Why the one who holds the Lease cannot replay the log, in its own words; "" where it can."""
+        log = typed(self.observed.status.get("log"), LogStatus)
+        error = self.job_status.error or ""
+        return error if log is not None and log.problem == error else ""
 
     @property
     def standbys(self) -> tuple[Pod, ...]:
