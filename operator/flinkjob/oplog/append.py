@@ -32,6 +32,9 @@ _SEGMENT_NAME = re.compile(r"(\d{10})\.(\d{6})\.log")
 _FENCE_NAME = re.compile(r"(\d{10})\.fence")
 _SNAPSHOT_NAME = re.compile(r"(\d{20})\.snapshot")
 
+MARK_BYTES = 4096
+"""How much of a fence file is read: whether there is anything in it counts, and its first line is told."""
+
 
 class AppendMedium:
     """The ``oplog/`` and ``snapshots/`` directories below a job's directory. They are made when an epoch is claimed."""
@@ -74,9 +77,14 @@ class AppendMedium:
     def check_fence(self, epoch: int) -> None:
         """See Medium: the file is opened anew each time, which is what makes it fresh on NFS."""
         try:
-            mark = self._fence(epoch).read_bytes()
+            descriptor = os.open(self._fence(epoch), os.O_RDONLY)
         except FileNotFoundError:
             raise Deposed(f"epoch {epoch} is over: its fence file is gone from {self._log}") from None
+        # Bare calls, not a file object, which makes several more: at each one threads contend for the interpreter.
+        try:
+            mark = os.read(descriptor, MARK_BYTES)
+        finally:
+            os.close(descriptor)
         if mark:
             newer = mark.decode(errors="replace").split("\n")[0]
             raise Deposed(f"epoch {epoch} is over: a newer leader claimed epoch {newer} of {self.location}")
@@ -202,6 +210,8 @@ class FileAppender:
         self._epoch = epoch
         self._number = 0
         self._descriptor: int | None = None
+        self._size = 0
+        """The segment's length after its last acknowledged block."""
         self._clean = True
         """Whether the segment ends with an acknowledged block; after a failed write its end is unknown for good."""
         self._empty = True
@@ -221,16 +231,16 @@ class FileAppender:
             self._begin_segment()
         descriptor = self._open()
         self._clean = False
-        before = os.fstat(descriptor).st_size
         try:
             write_fully(descriptor, block)
         except OSError:
             # A disk that is full may have taken nothing at all of the block: then no torn end is left behind.
-            self._clean = os.fstat(descriptor).st_size == before
+            self._clean = os.fstat(descriptor).st_size == self._size
             raise
         os.fdatasync(descriptor)
         self._medium.check_fence(self._epoch)
         self._clean, self._empty = True, False
+        self._size += len(block)
 
     def roll(self) -> None:
         """See Appender."""
@@ -247,13 +257,14 @@ class FileAppender:
         if self._descriptor is None:
             path = self._medium._path(Segment(self._epoch, self._number))
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+            self._size = os.fstat(self._descriptor).st_size
         return self._descriptor
 
     def _begin_segment(self) -> None:
         self._number += 1  # also when it fails: the file may be there all the same
         descriptor = self._medium._create(Segment(self._epoch, self._number))
         self.close()
-        self._descriptor, self._clean, self._empty = descriptor, True, True
+        self._descriptor, self._size, self._clean, self._empty = descriptor, 0, True, True
 
 
 def _names(directory: Path) -> list[str]:
