@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 TASKS = 30_000
-SLOTS = 16
+SLOTS = 32
 RUNS = 5
 
 MANIFEST = """
