@@ -4,7 +4,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,10 +266,8 @@ async def test_the_process_serves_health_and_metrics_and_ends_quickly(world: Wor
             assert 'flinkjob_operator_jobs{state="RUNNING"} 1.0' in metrics
             assert 'flinkjob_operator_reconciles_total{outcome="success"}' in metrics
             assert "flinkjob_operator_job_start_seconds_count 1.0" in metrics
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, 10) == 0
-        assert time.monotonic() - began < 8
         assert holder(world) == ""
     finally:
         process.kill()
