@@ -298,7 +298,7 @@ def world(directory: Path) -> Iterator[ApiServer]:
         server = stack.enter_context(api_server(directory))
         kubeconfig = f"--kubeconfig={server.admin_kubeconfig}"
         server.kubectl("apply", "--server-side", "-f", str(CRD))
-        server.kubectl("wait", "--for=condition=Established", "crd/flinkjobs.flinkjob.io", "--timeout=30s")
+        server.until_established("flinkjobs.flinkjob.io")
         for number in range(NODES):
             server.call("POST", "/api/v1/nodes", node(f"kwok-{number}"))
             # A new node is tainted as not ready; here nobody would take that from it.

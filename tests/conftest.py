@@ -6,14 +6,17 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from kube.apiserver import ApiServer, ApiServerMissing, api_server
 from stores.hadoop import Hdfs, HdfsMissing, hdfs_cluster
 from stores.seaweed import BUCKET, s3_server
 
-settings.register_profile("same examples every time", derandomize=True)
-settings.load_profile("same examples every time")  # `make fuzz` and `make simulate` look for new ones
+# `make fuzz` and `make simulate` look for new examples. How long one takes says more of the machine than of the code.
+settings.register_profile(
+    "same examples every time", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same examples every time")
 
 
 @pytest.fixture(scope="session")

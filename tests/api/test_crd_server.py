@@ -22,7 +22,7 @@ def definition(apiserver: ApiServer) -> None:
     """The CustomResourceDefinition is established."""
     apiserver.start_api()
     apiserver.kubectl("apply", "--server-side", "-f", "-", manifest=json.dumps(custom_resource_definition()))
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/flinkjobs.flinkjob.io", "--timeout=50s")
+    apiserver.until_established("flinkjobs.flinkjob.io")
 
 
 @pytest.fixture

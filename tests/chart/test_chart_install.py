@@ -26,7 +26,7 @@ def installed(helm: Helm, apiserver: ApiServer, namespace: str) -> Iterator[str]
 
 def test_the_job_that_the_chart_shows_can_be_made_once_it_is_installed(apiserver: ApiServer, installed: str) -> None:
     example = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]["artifacthub.io/crdsExamples"]
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/flinkjobs.flinkjob.io")
+    apiserver.until_established("flinkjobs.flinkjob.io")
     command = ("create", "--dry-run=server", "--validate=strict", "--namespace", installed, "--filename", "-")
     assert "flinkjob" in apiserver.kubectl(*command, manifest=yaml.safe_dump_all(yaml.safe_load(example)))
 

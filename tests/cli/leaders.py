@@ -15,8 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flinkjob.api.flinkjob import API_VERSION
 from kube.apiserver import ApiServer
 
@@ -30,8 +28,7 @@ Answer = tuple[int, dict[str, str], bytes]
 def install_crd(apiserver: ApiServer) -> None:
     """Make FlinkJobs known, and wait until they are served."""
     apiserver.kubectl("apply", "--server-side", "-f", str(CRD))
-    name = yaml.safe_load(CRD.read_text())["metadata"]["name"]
-    apiserver.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    apiserver.until_established("flinkjobs.flinkjob.io")
 
 
 @dataclass

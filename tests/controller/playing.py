@@ -250,7 +250,7 @@ class World:
 def install_crd(server: ApiServer) -> None:
     """The CustomResourceDefinition, as a user installs it."""
     server.kubectl("apply", "--server-side", "--force-conflicts", "-f", "crds/flinkjobs.yaml")
-    server.kubectl("wait", "--for=condition=Established", "crd/flinkjobs.flinkjob.io", "--timeout=30s")
+    server.until_established("flinkjobs.flinkjob.io")
 
 
 def options(namespace: str, *, identity: str = "", **more: Any) -> OperatorOptions:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.world import SETTINGS, World, flinkjob
@@ -94,6 +94,16 @@ def test_nor_does_that_of_one_whose_container_was_started_anew(world: World) -> 
     assert "wordcount-jobmanager-0" in world.running(names.JOBMANAGER)
     assert world.status["leader"]["pod"] == "wordcount-jobmanager-0"
     assert told(world, "Ready")[0] == "False WaitingForLeader"
+
+
+def test_one_that_leads_since_the_second_of_its_start_is_believed_and_the_lease_is_looked_at(world: World) -> None:
+    world.settle(ticks=2)
+    assert not world.plan().check_lease
+    leader = world.objects[ChildKey("Pod", world.status["leader"]["pod"])]
+    state = leader["status"]["containerStatuses"][0]["state"]
+    world.status["leader"]["since"] = state["running"]["startedAt"]
+    assert told(world, "Ready")[0] == "True Running"
+    assert world.plan().check_lease
 
 
 def test_nor_does_that_of_one_that_the_kubelet_no_longer_hears_of(world: World) -> None:
@@ -186,7 +196,6 @@ PARTS = ("jobStatus", "leader", "log", "handover", "crashes")
 INSIDE = ("jobId", "state", "pod", "epoch", "since", "writable", "lagMs", "nonce", "uid", "count", "last", "tasks")
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(PARTS), st.dictionaries(st.sampled_from(INSIDE), JSON), max_size=4))
 def test_a_status_of_another_version_does_not_stop_the_operator(status: dict[str, Any]) -> None:
     world = World(flinkjob())

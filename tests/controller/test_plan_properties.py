@@ -201,7 +201,7 @@ def is_as_it_should_be(life: Life) -> None:
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(actions(*ACTIONS))
 def test_from_whatever_state_the_world_comes_to_what_is_wanted(happenings: list[Action]) -> None:
     life = Life()
@@ -212,7 +212,7 @@ def test_from_whatever_state_the_world_comes_to_what_is_wanted(happenings: list[
     is_as_it_should_be(life)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(actions(*ACTIONS), st.sampled_from(["Retain", "Delete"]))
 def test_from_whatever_state_a_deleted_job_goes_and_leaves_nothing(happenings: list[Action], policy: str) -> None:
     life = Life(policy)
@@ -226,7 +226,7 @@ def test_from_whatever_state_a_deleted_job_goes_and_leaves_nothing(happenings: l
     assert life.world.objects == {}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(actions(*ACTIONS))
 def test_plans_come_to_an_end_though_the_cluster_does_not_move(happenings: list[Action]) -> None:
     life = Life()
@@ -240,7 +240,7 @@ def test_plans_come_to_an_end_though_the_cluster_does_not_move(happenings: list[
     assert life.world.reconcile().idle, "an operator that starts anew does something"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     actions(
         "reconcile", "tick", "work", "kill_jobmanager", "kill_taskmanager", "handover", "image", "taskmanagers", "die"
@@ -255,7 +255,7 @@ def test_a_job_with_a_standby_never_waits_for_the_lease_to_expire(happenings: li
     assert life.world.leader() in life.world.running(names.JOBMANAGER)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     actions(
         "tick", "work", "kill_taskmanager", "crash_taskmanager", "die", "taskmanagers", "lose_node", "evict", "forget"

@@ -377,7 +377,8 @@ class World:
         if same_process:
             self._renewed[self.name] = self.now
         elif running and (held_by is None or self._renewed.get(self.name, 0.0) + LEASE_DURATION < self.now):
-            candidates = [pod for pod in running if pod["spec"]["nodeName"] not in self.lost_nodes]
+            started = (pod for pod in running if _started(pod) < format_time(self.now))
+            candidates = [pod for pod in started if pod["spec"]["nodeName"] not in self.lost_nodes]
             if candidates:
                 self._lead(lease, min(candidates, key=_started))
         if leader is not None and same_process and self.job_ends and "jobStatus" in self.status:

@@ -111,7 +111,7 @@ class World:
         self.after(self.delay(), arrive)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(candidates=st.integers(2, 4), seed=st.integers(0, 2**32))
 def test_there_are_never_two_leaders_and_in_the_end_there_is_one(candidates: int, seed: int) -> None:
     world = World(candidates, seed)
@@ -121,7 +121,7 @@ def test_there_are_never_two_leaders_and_in_the_end_there_is_one(candidates: int
     assert [candidate for candidate in world.candidates if candidate.leads(world.time)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32))
 def test_a_leader_that_dies_is_followed_within_the_lease_and_a_few_looks(seed: int) -> None:
     world = World(3, seed)
@@ -133,7 +133,7 @@ def test_a_leader_that_dies_is_followed_within_the_lease_and_a_few_looks(seed: i
     assert [candidate for candidate in world.candidates if candidate.leads(world.time)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32))
 def test_a_calm_leader_keeps_the_lease(seed: int) -> None:
     world = World(3, seed)

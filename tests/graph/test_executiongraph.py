@@ -5,7 +5,7 @@ from random import Random
 from typing import TypeAlias
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flinkjob.api.errors import IllegalOperation
@@ -371,7 +371,6 @@ def _task_operations(v: int, s: int, attempt: int, state: E, taskmanager: int) -
     return [*ends[state is E.CANCELING :], *(ops.TaskStateChanged(v, s, attempt, new, T) for new in others)]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.randoms(use_true_random=False))
 def test_replayed_from_anywhere_the_graph_is_the_same_byte_by_byte(length: int, random: Random) -> None:
     graph, log, snapshots = fresh(), list[ops.Operation](), list[bytes]()

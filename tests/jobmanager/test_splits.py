@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flinkjob.api.job import SplitsSpec
@@ -40,7 +40,6 @@ def build(args):
 """
 
 
-@settings(deadline=None)
 @given(size=st.integers(0, 1 << 40), most=st.integers(1 << 20, 1 << 40))
 def test_ranges_cover_the_file_once_and_none_is_too_long(size: int, most: int) -> None:
     ranges = list(_ranges("f", size, most))

@@ -70,7 +70,7 @@ def test_a_small_budget_is_kept_and_the_job_ends_this_way_or_the_other() -> None
     assert ends == {JobStatus.FINISHED, JobStatus.FAILED}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     sizes=st.tuples(*[st.integers(1, 4)] * 4),
     edges=st.tuples(*[st.sampled_from([HASH, REBALANCE, BROADCAST, FORWARD])] * 4),

@@ -224,6 +224,14 @@ class ApiServer:
         )
         return done.stdout
 
+    def until_established(self, name: str) -> None:
+        """Wait until resources of this definition can be made. `kubectl wait` fails on one without conditions yet."""
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        deadline = time.monotonic() + 30
+        while not _established(self.call("GET", path)):
+            assert time.monotonic() < deadline, f"{name} is not established"
+            time.sleep(0.02)
+
     def make_namespace(self, name: str, *, labels: dict[str, str] | None = None) -> None:
         """A namespace in which pods can be made: its default service account is there."""
         self.call("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels or {}}})
@@ -353,3 +361,8 @@ def api_server(directory: Path) -> Iterator[ApiServer]:
         yield server
     finally:
         server.stop()
+
+
+def _established(definition: dict[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or ()
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)

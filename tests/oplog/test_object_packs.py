@@ -155,7 +155,7 @@ def test_a_write_that_is_repeated_is_in_its_pack_once(url: str) -> None:
     assert replayed(opened(url)) == leader.history
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), end=st.integers(2, 700))
 def test_any_range_of_links_is_read_whatever_packs_are_there(data: st.DataObject, end: int) -> None:
     contents = {number: b"%d" % number for number in range(1, end)}

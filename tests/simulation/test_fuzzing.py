@@ -87,7 +87,7 @@ def conversation() -> tuple[list[msg.FromTaskManager], list[msg.FromJobManager]]
 # Logs
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(pick=st.integers(0, 99), edits=EDITS)
 def test_a_changed_log_is_refused_or_gives_a_graph_that_once_was(pick: int, edits: list[Edit]) -> None:
     cluster = stormy()
@@ -118,7 +118,7 @@ def test_the_unchanged_log_gives_the_whole_graph() -> None:
     assert graph.lsn >= cluster.graph.lsn > 30
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cut=st.floats(0, 1), edits=EDITS)
 def test_changed_operations_apply_or_are_refused_and_leave_the_graph_as_it_was(cut: float, edits: list[Edit]) -> None:
     cluster = stormy()
@@ -139,7 +139,7 @@ def test_changed_operations_apply_or_are_refused_and_leave_the_graph_as_it_was(c
         ExecutionGraph.restore(cluster.job_graph, graph.snapshot())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(edits=EDITS)
 def test_a_changed_snapshot_of_the_graph_is_refused_or_a_graph(edits: list[Edit]) -> None:
     cluster = stormy()
@@ -161,7 +161,7 @@ def _events(id: str, message: msg.FromTaskManager) -> ev.Event | None:
     return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(cut=st.floats(0, 1), pick=st.integers(0, 10_000), edits=EDITS)
 def test_whatever_a_taskmanager_says_the_leader_goes_on(cut: float, pick: int, edits: list[Edit]) -> None:
     cluster = stormy()
@@ -188,7 +188,7 @@ def test_whatever_a_taskmanager_says_the_leader_goes_on(cut: float, pick: int, e
     assert "tm-new" in graph.taskmanager_index or isinstance(joined.effects[-1], ev.Send), "nobody can join any more"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(pick=st.integers(0, 10_000), edits=EDITS)
 def test_whatever_a_leader_says_a_taskmanager_goes_on(pick: int, edits: list[Edit]) -> None:
     executor = TaskExecutor(id="tm-1", job="", address="", slots=2, now=0)
@@ -211,7 +211,7 @@ def test_whatever_a_leader_says_a_taskmanager_goes_on(pick: int, edits: list[Edi
 # Manifests
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(manifest=st.sampled_from(MANIFESTS), edits=EDITS)
 def test_a_changed_manifest_is_a_job_or_is_refused(manifest: bytes, edits: list[Edit]) -> None:
     text = edited(manifest, edits).decode(errors="replace")

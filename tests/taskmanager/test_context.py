@@ -154,7 +154,7 @@ def test_a_vertex_without_splits_asks_for_none(tmp_path: Path) -> None:
     assert port.requests == []
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(["", "a", "bc", "\r", "é"]), max_size=12), st.booleans(), st.integers(1, 9))
 def test_the_splits_of_a_file_have_each_line_once(tmp_path: Path, words: list[str], ended: bool, size: int) -> None:
     data = ("\n".join(words) + ("\n" if ended else "")).encode()

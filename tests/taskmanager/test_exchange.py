@@ -35,7 +35,7 @@ RECORDS = st.recursive(
     ),
     max_leaves=6,
 )
-FILES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FILES = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def as_read(record: Any, *, top: bool = True) -> Any:

@@ -179,5 +179,5 @@ class AnyOrder(RuleBasedStateMachine):
             assert later is None or later > self.bench.now, "a Tick did not settle what was due"
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
 TestAnyOrder = AnyOrder.TestCase

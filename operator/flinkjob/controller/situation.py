@@ -110,7 +110,7 @@ class Situation:
         if told is None or not self.job_status.job_id or self.unreadable:
             return None
         pod = next((pod for pod in self.jobmanagers if pod.name == told.pod), None)
-        return pod if pod is not None and pod.counts and pod.ready and not _begun_after(pod, told) else None
+        return pod if pod is not None and pod.counts and pod.ready and _ran_before(pod, told) >= 0 else None
 
     @property
     def unreadable(self) -> str:
@@ -160,13 +160,14 @@ def leader_may_be_dead(observed: Observed) -> bool:
     if told is None:
         return any(pod.ended is not None for pod in jobmanagers)
     pod = next((pod for pod in jobmanagers if pod.name == told.pod), None)
-    return pod is None or pod.dead or _begun_after(pod, told)
+    return pod is None or pod.dead or _ran_before(pod, told) <= 0
 
 
-def _begun_after(pod: Pod, leader: LeaderStatus) -> bool:
-    """Whether the pod's container is a successor of the one that began to lead.
+def _ran_before(pod: Pod, leader: LeaderStatus) -> int:
+    """Whole seconds that the pod's container had been running when the leader began to lead; -1 where that is not told.
 
-    Both times are of the clock of the pod's own node, the kubelet's exact to a second.
+    Both times are of the clock of the pod's own node, the kubelet's exact to a second. Below zero it is a successor of
+    the one who began to lead. Zero may be either: such a pod is believed, and a look at the Lease tells.
     """
     since = parse_time(leader.since)
-    return since is None or pod.started is None or int(since) < int(pod.started)
+    return -1 if since is None or pod.started is None else int(since) - int(pod.started)
