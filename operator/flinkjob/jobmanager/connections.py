@@ -110,7 +110,7 @@ class Connections:
     ) -> None:
         async for batch in batches:
             connected.last_heartbeat_ms = self._clock.now_ms()
-            for message in batch:
+            for message in _joined(batch):
                 self._handle(term, connected, message)
 
     def _left(self, term: Term, connected: Connected) -> None:
@@ -183,6 +183,21 @@ class Connections:
             connected.connection.abort()
             if self._term is not None:
                 self._term.dispatch(ev.TaskManagerGone(connected.id, f"no heartbeat for {timeout_ms / 1000:g} s"))
+
+
+def _joined(batch: list[msg.FromTaskManager]) -> Iterator[msg.FromTaskManager]:
+    """The messages, with reports that follow each other in one: a decision on many tasks costs far less than many."""
+    reports: list[msg.Report] = []
+    for message in batch:
+        if isinstance(message, msg.Reports):
+            reports += message.reports
+            continue
+        if reports:
+            yield msg.Reports(tuple(reports))
+            reports = []
+        yield message
+    if reports:
+        yield msg.Reports(tuple(reports))
 
 
 def _registration(batch: list[msg.FromTaskManager]) -> msg.Register:

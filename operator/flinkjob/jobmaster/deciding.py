@@ -52,6 +52,7 @@ class Deciding:
         self._scheduler = Scheduler(graph, self.workers)
         self._jitter = jitter
         self._decision = ev.Decision()
+        self._acknowledged: dict[str, list[AttemptId]] = {}
         self._now = 0
 
     def _begin(self, now: int) -> None:
@@ -62,15 +63,23 @@ class Deciding:
         self._decision.operations.append(operation)
 
     def _effect(self, effect: ev.Effect) -> None:
-        # Deployments wait to be sent together, but no other command may overtake them.
-        self._decision.effects.extend(self._scheduler.take_sends())
+        self._send_gathered()
         self._decision.effects.append(effect)
+
+    def _send_gathered(self) -> None:
+        """Acknowledgements and deployments wait to be sent together, but no other command may overtake them."""
+        if self._acknowledged:
+            epoch, acknowledged = self.graph.epoch, self._acknowledged
+            self._acknowledged = {}
+            for taskmanager, attempts in acknowledged.items():
+                self._decision.effects.append(ev.Send(taskmanager, Acknowledge(epoch, tuple(attempts))))
+        self._decision.effects.extend(self._scheduler.take_sends())
 
     def _send(self, taskmanager: str, message: FromJobManager) -> None:
         self._effect(ev.Send(taskmanager, message))
 
     def _acknowledge(self, taskmanager: str, attempt: AttemptId) -> None:
-        self._send(taskmanager, Acknowledge(self.graph.epoch, (attempt,)))
+        self._acknowledged.setdefault(taskmanager, []).append(attempt)
 
     def _send_cancel(self, taskmanager: str, attempt: AttemptId) -> None:
         self._send(taskmanager, Cancel(self.graph.epoch, (attempt,)))

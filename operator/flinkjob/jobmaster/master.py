@@ -363,7 +363,7 @@ class JobMaster(Deciding):
     def _end(self) -> ev.Decision:
         if not self.graph.status.terminal:
             self._advance()
-        self._decision.effects.extend(self._scheduler.take_sends())
+        self._send_gathered()
         if self.graph.status.terminal and not self._ended:
             self._ended = True
             self._effect(ev.JobEnded(self.graph.status))
@@ -380,4 +380,6 @@ class JobMaster(Deciding):
     def _task_on(self, worker: Worker, attempt: AttemptId) -> TaskId | None:
         """The task whose present attempt this is, if it is active on the TaskManager."""
         task = TaskId(attempt.vertex, attempt.subtask)
-        return task if task in worker.tasks and self.attempt_of(task) == attempt else None
+        if task not in worker.tasks or attempt.run != self.graph.run:
+            return None
+        return task if attempt.attempt == self.graph.vertex_of(task).attempt[task.subtask] else None

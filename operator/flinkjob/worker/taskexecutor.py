@@ -49,7 +49,6 @@ class _Attempt:
     slot: int | None = None
     running: bool = False
     cancelling: bool = False
-    kill_at: int | None = None
     split_wanted: int | None = None
     progress: msg.Progress | None = None
 
@@ -96,6 +95,8 @@ class TaskExecutor:
         self._reconnection_timeout_ms = reconnection_timeout_ms
         self._free = list(reversed(range(slots)))
         self._attempts: dict[AttemptId, _Attempt] = {}
+        self._kills: dict[AttemptId, int] = {}
+        """When those that were told to stop are to be killed."""
         self._queue: deque[AttemptId] = deque()
         self._ended: dict[AttemptId, Report] = {}
         # What changed between our Register and its answer: the leader learns of it once it has taken us in.
@@ -124,7 +125,7 @@ class TaskExecutor:
             due.append(self._leaderless_since + self._reconnection_timeout_ms)
         if self.link is not Link.NONE:
             due.append(self._heard_at + self._heartbeat_timeout_ms)
-        due.extend(kill_at for _, _, kill_at in self._kills())
+        due.extend(self._kills.values())
         return min(due, default=None)
 
     @property
@@ -294,10 +295,11 @@ class TaskExecutor:
     # Time, and the end
 
     def _tick(self, _: ev.Tick, now: int, effects: list[ev.Effect]) -> None:
-        for slot, id, kill_at in list(self._kills()):
-            if now >= kill_at:
-                self._attempts[id].kill_at = None
-                effects.append(ev.KillAttempt(slot, id))
+        for id in [id for id, kill_at in self._kills.items() if now >= kill_at]:
+            del self._kills[id]
+            slot = self._attempts[id].slot
+            assert slot is not None, "what waits for a slot is not killed but forgotten"
+            effects.append(ev.KillAttempt(slot, id))
         if self.link is not Link.NONE and now >= self._heard_at + self._heartbeat_timeout_ms:
             self._disconnect(f"it has been silent for {now - self._heard_at} ms", now, effects)
         elif self.link is Link.REGISTERED and now >= self._heartbeat_at and self.registered is not None:
@@ -346,13 +348,14 @@ class TaskExecutor:
             grace = self.registered.cancellation_timeout_ms if self.registered else DEFAULT_CANCELLATION_TIMEOUT_MS
             attempt.cancelling = True
             attempt.split_wanted = None
-            attempt.kill_at = now + grace
+            self._kills[id] = now + grace
             effects.append(ev.CancelAttempt(attempt.slot, id))
 
     def _end(self, report: Report, effects: list[ev.Effect]) -> None:
         attempt = self._attempts.pop(report.attempt, None)
         if attempt is None:
             return
+        self._kills.pop(report.attempt, None)
         # However a cancelled attempt came to its end, nobody wants its result.
         if attempt.cancelling:
             report = Report(report.attempt, ExecutionState.CANCELED)
@@ -374,15 +377,6 @@ class TaskExecutor:
                 attempt.slot = self._free.pop()
                 self.slots[attempt.slot] = id
                 effects.append(ev.StartAttempt(attempt.slot, attempt.deployment))
-
-    def _kills(self) -> list[tuple[int, AttemptId, int]]:
-        """Slot, attempt and time of each SIGKILL to come."""
-        kills = []
-        for slot, id in enumerate(self.slots):
-            kill_at = self._attempts[id].kill_at if id is not None else None
-            if id is not None and kill_at is not None:
-                kills.append((slot, id, kill_at))
-        return kills
 
     def _progress(self) -> tuple[msg.Progress, ...]:
         """What running attempts have last said of how far they are."""
