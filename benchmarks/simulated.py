@@ -14,7 +14,7 @@ import aiohttp
 
 from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.graph.operations import InputSplit
-from flinkjob.taskmanager.agent import Agent
+from flinkjob.taskmanager.agent import CALL_TIMEOUT, Agent
 from flinkjob.taskmanager.channel import Setup
 from flinkjob.worker import events as ev
 from flinkjob.worker.dialing import Dialer
@@ -66,7 +66,7 @@ async def run(jobmanagers: tuple[str, ...], count: int, slots: int, prefix: str)
     counts = {"started": 0, "cancelled": 0}
     connector = aiohttp.TCPConnector(limit=0)
     loop = asyncio.get_running_loop()
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=CALL_TIMEOUT) as session:
 
         async def one(number: int) -> None:
             executor = TaskExecutor(

@@ -153,6 +153,30 @@ async def test_a_job_runs_to_its_end_over_the_connection(start: Start) -> None:
     assert (result.state, [v.finished for v in result.vertices]) == ("FINISHED", [2])
 
 
+async def test_ends_that_are_reported_together_are_acknowledged_together(start: Start) -> None:
+    running = await start()
+    async with running.peer() as peer:
+        peer.register()
+        attempts = [deployment.attempt for deployment in (await peer.hears(msg.Deploy)).deployments]
+        assert len(attempts) == 2
+        for attempt in attempts:  # one frame takes them both
+            peer.connection.send(msg.Reports((msg.Report(attempt, ExecutionState.FINISHED),)))
+        assert (await peer.hears(msg.Acknowledge)).attempts == tuple(attempts)
+
+
+async def test_one_that_hangs_up_before_it_is_answered_is_no_error(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def gone(*_: object) -> None:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    running = await start()
+    with monkeypatch.context() as patch:
+        patch.setattr(aiohttp.web.WebSocketResponse, "prepare", gone)
+        assert await running.get(TASKMANAGER_PATH) == (200, "")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_a_running_task_is_continued_by_the_next_leader_without_a_word_to_it(start: Start) -> None:
     first = await start("jm-0")
     async with first.peer() as peer:

@@ -266,7 +266,10 @@ class JobManager:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         socket = server_socket()
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:
+            return web.Response()  # it has hung up, and this goes nowhere
         await self._connections.serve(socket, request.remote or "?", self._leader_rpc)
         return socket
 

@@ -28,11 +28,13 @@ from flinkjob.worker.taskexecutor import TaskExecutor
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT = 3.0
-"""Seconds until a JobManager that does not answer is given up: a stopped one still accepts connections.
+CALL_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
+"""Of the session that JobManagers are called with: an address that swallows every packet is given up soon."""
 
-The time doubles with each round, up to eight times: one that has thousands to answer needs longer, and would be kept from it
-by those that come again and again.
+HANDSHAKE_TIMEOUT = 30.0
+"""Seconds until a JobManager that took the call and does not answer is given up: a stopped one still accepts connections.
+
+The others are called meanwhile. One that has thousands to answer would be kept from it by those that come again and again.
 """
 
 
@@ -149,7 +151,7 @@ class Agent:
     async def _call(self, session: aiohttp.ClientSession, address: str) -> aiohttp.ClientWebSocketResponse | None:
         scheme, context = ("wss", self._tls.context()) if self._tls is not None else ("ws", None)
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT * 2 ** min(self._dialer.rounds, 3)):
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
                 return await client_socket(session, f"{scheme}://{address}{TASKMANAGER_PATH}", tls=context)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             logger.debug("no JobManager at %s: %s", address, error)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from flinkjob.rpc.tls import ClientTls, TlsFiles
-from flinkjob.taskmanager.agent import Agent
+from flinkjob.taskmanager.agent import CALL_TIMEOUT, Agent
 from flinkjob.taskmanager.slots import Slots
 from flinkjob.worker.dialing import Dialer
 from flinkjob.worker.taskexecutor import DEFAULT_RECONNECTION_TIMEOUT_MS, TaskExecutor
@@ -82,7 +82,10 @@ async def run_taskmanager(options: TaskManagerOptions) -> int:
     try:
         # A replaced JobManager has its predecessor's name and another address.
         connector = aiohttp.TCPConnector(use_dns_cache=False)
-        async with aiohttp.ClientSession(connector=connector) as session, _told(options, executor):
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=CALL_TIMEOUT) as session,
+            _told(options, executor),
+        ):
             return await agent.run(session)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
