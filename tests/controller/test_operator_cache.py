@@ -1,5 +1,6 @@
 """The cache: news in any order, deletions that nobody told, and how little is kept."""
 
+import json
 from typing import Any
 
 import pytest
@@ -184,3 +185,11 @@ def test_a_flinkjob_is_kept_whole_but_for_its_own_copies() -> None:
 )
 def test_an_object_belongs_to_the_job_of_its_label_and_a_flinkjob_to_itself(kind: Kind, expected: JobKey) -> None:
     assert job_of(kind, pod()) == expected
+
+
+def test_what_many_objects_have_in_common_is_kept_once() -> None:
+    one, other = (slim(POD, json.loads(json.dumps(pod(name, uid=name)))) for name in ("pod-0", "pod-1"))
+    assert one["metadata"]["name"] != other["metadata"]["name"]
+    assert one["metadata"]["namespace"] is other["metadata"]["namespace"]
+    assert {id(key) for key in one["metadata"]["labels"]} == {id(key) for key in other["metadata"]["labels"]}
+    assert one["metadata"]["labels"][JOB_LABEL] is other["metadata"]["labels"][JOB_LABEL]
