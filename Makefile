@@ -43,9 +43,8 @@ test-hdfs: $(READY)
 
 # A real Kubernetes API server, built once into the user's cache (five minutes, with go). `make test` has the tests on it where
 # it is there; `make test-kube` runs them alone, and demands it.
-KUBE_PROGRAMS := etcd kube-apiserver kube-controller-manager kubectl helm
 kube-programs: $(READY)
-	PYTHONPATH=e2e $(BIN)/python -m cluster build $(KUBE_PROGRAMS)
+	PYTHONPATH=e2e $(BIN)/python -m cluster build
 
 test-kube: kube-programs
 	KUBE_REQUIRED=1 $(BIN)/python -m pytest -n $(JOBS) -m kube

@@ -68,10 +68,17 @@ class Tool:
         return cache() / "tools" / self.program / self.version / self.program
 
 
+OLDEST_GO = (1, 21)
+"""Fetches by itself the newer go that a module asks for; an older one cannot even read ``binaries/go.mod``."""
+
+
 def _go(arguments: list[str], tool: Tool, **environment: str) -> None:
     """Run go with this machine as the target."""
-    if shutil.which("go") is None:
-        raise ClusterError(f"{tool.program} {tool.version} has to be built, which needs go 1.24 or newer on PATH")
+    if (trouble := _trouble_with_go()) is not None:
+        oldest = ".".join(map(str, OLDEST_GO))
+        raise ClusterError(
+            f"{tool.program} {tool.version} has to be built, which needs go {oldest} or newer on PATH; {trouble}"
+        )
     done = subprocess.run(
         ["go", *arguments],
         cwd=MODULE,
@@ -82,6 +89,18 @@ def _go(arguments: list[str], tool: Tool, **environment: str) -> None:
     )
     if done.returncode:
         raise ClusterError(f"{tool.program} {tool.version} cannot be built:\n{done.stderr[-2000:]}")
+
+
+def _trouble_with_go() -> str | None:
+    """Why the go on PATH is of no use; None where it is."""
+    program = shutil.which("go")
+    if program is None:
+        return "there is none"
+    told = subprocess.run([program, "version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"go(\d+)\.(\d+)", told)
+    if version is not None and (int(version[1]), int(version[2])) < OLDEST_GO:
+        return f"{program} is {version[0]}"
+    return None
 
 
 def _build(tool: Tool, target: Path) -> None:

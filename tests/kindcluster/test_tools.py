@@ -1,11 +1,14 @@
 """The programs: each is made once, whole or not at all."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from cluster import tools
+from cluster import __main__, tools
 from cluster.tools import ClusterError, Tool, fresh, provide
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,32 @@ def test_without_go_the_reason_says_what_is_needed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ClusterError, match=r"kube-apiserver v1\.\S+ has to be built, which needs go"):
         provide(["kube-apiserver"])
+
+
+def test_of_a_go_that_is_too_old_the_reason_says_which_and_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = tmp_path / "go"
+    go.write_text("#!/bin/sh\necho go version go1.19.8 linux/amd64\n")
+    go.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match=rf"etcd \S+ has to be built, which needs go 1\.21 .*; {go} is go1\.19"):
+        provide(["etcd"])
+
+
+def test_what_make_provides_for_the_tests_is_what_they_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\nkube-programs:")[2].partition("\n\n")[0]
+    assert recipe.endswith("-m cluster build"), "a list of its own may lack what a test demands"
+    asked: list[str] = []
+
+    def note(names: Iterable[str]) -> dict[str, Path]:
+        asked.extend(names)
+        return {}
+
+    monkeypatch.setattr(__main__, "provide", note)
+    monkeypatch.setattr("sys.argv", ["cluster", "build"])
+    assert __main__.main() == 0
+    assert set(asked) >= {*tools.API_SERVER, "helm", "helm3"}
 
 
 def test_a_directory_appears_only_when_its_block_ended_well(tmp_path: Path) -> None:
