@@ -200,7 +200,7 @@ class World:
         spec |= {"acquireTime": acquired, "renewTime": now}
         # A patch: the operator may be releasing the Lease of a dead leader between the reading and the writing.
         self.patch("leases", names.lease(job), {"spec": spec})
-        run = names.run_uid(flinkjob["metadata"]["uid"], flinkjob["spec"].get("restartNonce", 0))
+        run = flinkjob["status"]["run"]
         tasks = {"total": 1, "running": int(state == "RUNNING"), "finished": int(state == "FINISHED")}
         times = {"startTime": now} | ({"endTime": now} if state in ("FINISHED", "FAILED", "CANCELED") else {})
         told = {

@@ -22,7 +22,8 @@ SPECS: dict[str, dict[str, Any]] = {"small": {}, "full": FULL, "own account": {"
 def target(settings: OperatorSettings = SETTINGS, **spec: Any) -> Target:
     """What a FlinkJob with this spec asks for."""
     manifest = flinkjob(**spec)
-    manifest["metadata"] |= {"uid": "b2a1f0de-1111-4222-8333-444455556666", "namespace": "jobs"}
+    manifest["metadata"] |= {"uid": "b2a1f0de-1111-4222-8333-444455556666", "namespace": "jobs", "generation": 7}
+    manifest["status"] = {"run": "b2a1f0de-1111-4222-8333-444455556666", "restartNonce": 0}
     return resolve(manifest, settings)
 
 
@@ -137,7 +138,7 @@ def test_the_manifest_in_the_config_map_is_what_a_jobmanager_reads() -> None:
     (config_map,) = (each for each in everything(of) if each["kind"] == "ConfigMap")
     text = config_map["data"]["flinkjob.yaml"]
     job = parse_manifest(text)
-    assert job.metadata.uid == "b2a1f0de-1111-4222-8333-444455556666-r1"
+    assert job.metadata.uid == "b2a1f0de-1111-4222-8333-444455556666-r7"
     assert job.spec.job == of.job.spec.job
     assert job.spec.configuration == of.configuration
     assert yaml.safe_load(text)["spec"]["flinkConfiguration"]["high-availability.storageDir"] == "/data"

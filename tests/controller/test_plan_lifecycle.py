@@ -147,7 +147,44 @@ def test_a_restart_ends_the_old_run_before_the_new_one_begins(world: World) -> N
     assert world.condition("Ready") == "True Running"
     assert world.status["jobStatus"]["jobId"] != old
     runs = {pod["metadata"]["annotations"][names.JOB_UID] for pod in world.pods(names.TASKMANAGER)}
-    assert runs == {f"{world.job['metadata']['uid']}-r1"}
+    assert runs == {world.status["run"]}
+    assert runs != {world.job["metadata"]["uid"]}
+
+
+def test_a_restart_nonce_of_the_past_does_not_bring_back_the_run_that_it_began(world: World) -> None:
+    runs = [world.status["run"]]
+    for nonce in (1, 0, 1, 2, 1):
+        world.job_ends = True
+        world.settle(ticks=6)
+        assert world.condition("Finished") == "True JobFinished"
+        world.job_ends = False
+        world.edit(restartNonce=nonce)
+        world.settle(ticks=8)
+        assert world.condition("Ready") == "True Running"
+        runs.append(world.status["run"])
+    assert len(set(runs)) == len(runs)
+
+
+def test_an_operator_that_starts_anew_goes_on_with_the_run_that_its_predecessor_began(world: World) -> None:
+    world.edit(restartNonce=3)
+    world.reconcile(steps=1)  # it dies after it has written the status
+    world.edit(failoverNonce=1)
+    run = world.status["run"]
+    world.settled = {}
+    world.settle(ticks=8)
+    assert world.status["run"] == run
+    world.edit(taskManager={"replicas": 3})
+    world.settle(ticks=4)
+    assert world.status["run"] == run
+
+
+def test_an_operator_leaves_a_job_alone_of_which_an_earlier_one_did_not_write_down_the_nonce(world: World) -> None:
+    world.edit(restartNonce=3)
+    world.settle(ticks=8)
+    run = world.status["run"]
+    del world.status["restartNonce"]
+    world.settle(ticks=4)
+    assert (world.status["run"], world.status["restartNonce"]) == (run, 3)
 
 
 def test_a_handover_is_done_once_for_each_nonce(world: World) -> None:

@@ -233,7 +233,8 @@ class FlinkJobStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_def
         task_managers: the TaskManagers' pods.
         replicas: TaskManagers that there are, for the scale subresource.
         selector: their labels, for the scale subresource.
-        run: which run of the job this is: the uid of the resource, and the nonce of the latest restart.
+        run: which run of the job this is: the uid of the resource and, after a restart, the generation that asked for it.
+        restart_nonce: the value of ``spec.restartNonce`` with which this run began.
         image: what the pods of this run have; it stays when the operator's own default changes.
         handover: the latest handover that was asked for.
         crashes: TaskManagers that die soon after their start.
@@ -253,6 +254,7 @@ class FlinkJobStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_def
     replicas: int | None = None
     selector: str | None = None
     run: str | None = None
+    restart_nonce: int | None = None
     image: str | None = None
     handover: Handover | None = None
     crashes: Crashes | None = None
@@ -263,8 +265,8 @@ LEADER_FIELDS = frozenset({"jobStatus", "leader", "reconciling", "failovers", "f
 
 OPERATOR_FIELDS = frozenset(
     {
-        "observedGeneration", "conditions", "tasks", "jobManagers", "taskManagers", "replicas", "selector", "run", "image",
-        "handover", "crashes",
+        "observedGeneration", "conditions", "tasks", "jobManagers", "taskManagers", "replicas", "selector", "run",
+        "restartNonce", "image", "handover", "crashes",
     }
 )  # fmt: skip
 """What the operator writes, by the field manager ``flinkjob-operator``."""

@@ -141,9 +141,10 @@ def controller_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((reference for reference in references if reference.get("controller")), None)
 
 
-def run_uid(uid: str, restart_nonce: int) -> str:
-    """Which run of the job this is: the resource's uid, and the nonce of the restart; each run has a storage of its own."""
-    return f"{uid}-r{restart_nonce}" if restart_nonce else uid
+def run_uid(uid: str, number: int) -> str:
+    """What a run of the job is called: the resource's uid, and for all but the first run a number that no other run of it
+    has; each run has a storage of its own."""
+    return f"{uid}-r{number}" if number else uid
 
 
 def check_name(name: str) -> None:

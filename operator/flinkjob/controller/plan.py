@@ -197,6 +197,7 @@ class _Planning:
             "replicas": sum(pod.counts for pod in situation.taskmanagers),
             "selector": names.selector_text(target.name, names.TASKMANAGER),
             "run": target.run,
+            "restartNonce": target.job.spec.restart_nonce,
             "image": target.image,
             "tasks": f"{tasks.running}/{tasks.finished}/{tasks.total}" if tasks is not None else None,
             "handover": handover,

@@ -51,12 +51,14 @@ class Target:
         raw_spec: its spec as the user wrote it.
         image: what its pods run.
         image_pull_policy: when that is pulled; None leaves it to Kubernetes.
+        run: which run of the job this is; another one has a storage, a log and an id of its own.
     """
 
     job: FlinkJob
     raw_spec: Mapping[str, Any]
     image: str
     image_pull_policy: str | None
+    run: str
 
     @property
     def name(self) -> str:
@@ -67,11 +69,6 @@ class Target:
     def namespace(self) -> str:
         """The job's namespace."""
         return self.job.metadata.namespace
-
-    @cached_property
-    def run(self) -> str:
-        """Which run of the job this is; another one has a storage, a log and an id of its own."""
-        return names.run_uid(self.job.metadata.uid or "", self.job.spec.restart_nonce)
 
     @cached_property
     def job_id(self) -> str:
@@ -148,18 +145,33 @@ def resolve(flinkjob: Manifest, settings: OperatorSettings) -> Target:
     check_configuration(job)
     if job.spec.job.vertices is not None:
         _check_graph(job)
-    status, run = flinkjob.get("status") or {}, names.run_uid(job.metadata.uid or "", job.spec.restart_nonce)
+    status, run = flinkjob.get("status") or {}, run_of(flinkjob, job.spec.restart_nonce)
     kept = status.get("image") if status.get("run") == run else None
     target = Target(
         job=job,
         raw_spec=flinkjob["spec"],
         image=job.spec.image or kept or settings.image,
         image_pull_policy=job.spec.image_pull_policy or (None if job.spec.image else settings.image_pull_policy),
+        run=run,
     )
     size = len(target.manifest.encode())
     if size > min(MAX_MANIFEST, MAX_TEXT):
         raise InvalidManifest(f"spec: {size} bytes are more than the {MAX_MANIFEST} that a ConfigMap takes")
     return target
+
+
+def run_of(flinkjob: Manifest, restart_nonce: int) -> str:
+    """Which run of the job this is: the one that the status names, as long as the nonce is that with which it began.
+
+    Another nonce begins a run that is numbered by the FlinkJob's generation, which the API server counts upwards with each
+    change of the spec. So no run is ever entered twice, also where a nonce comes back that there was before.
+    """
+    metadata, status = flinkjob["metadata"], flinkjob.get("status") or {}
+    run, began_with = status.get("run"), status.get("restartNonce", restart_nonce)
+    if run and began_with == restart_nonce:
+        return str(run)
+    generation = metadata.get("generation", 1)
+    return names.run_uid(metadata.get("uid") or "", generation if run or generation > 1 else 0)
 
 
 def check_configuration(job: FlinkJob) -> None:

@@ -1,6 +1,6 @@
 """The removal of all that a FlinkJob has left in its storage: the directories of all its runs.
 
-A run that was started anew (``spec.restartNonce``) has the nonce behind the uid, ``<uid>-r<nonce>``. Nothing else below the
+A run that was started anew (``spec.restartNonce``) has a number behind the uid, ``<uid>-r<number>``. Nothing else below the
 storage directory is touched, nor a job of the same name with another uid.
 """
 
@@ -18,7 +18,7 @@ def remove_job_data(storage_dir: str, *, namespace: str, name: str, uid: str) ->
         storage_dir: ``high-availability.storageDir`` of the job.
         namespace: of the job.
         name: of the job.
-        uid: of the FlinkJob, without a nonce.
+        uid: of the FlinkJob, without a run's number.
 
     Raises:
         UnsupportedStorage: the scheme is unknown, or its backend is not installed.
