@@ -169,6 +169,14 @@ class World:
         }
         self.patch("pods", name, {"status": status}, "status")
 
+    def set_ready(self, name: str, ready: bool) -> None:
+        """The kubelet says how the readiness probe came out, if that is new."""
+        pod = self.get("pods", name) or {"status": {}}
+        told = next((each["status"] for each in pod["status"].get("conditions") or () if each["type"] == "Ready"), "")
+        if told not in ("", str(ready)):
+            condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": clock_text()}
+            self.patch("pods", name, {"status": {"conditions": [condition]}}, "status")
+
     def end(self, name: str, *, phase: str | None = "Failed", code: int = 1) -> None:
         """The kubelet says that the pod's container has ended; without a phase it will start it again."""
         pod = self.get("pods", name)
@@ -186,7 +194,7 @@ class World:
 
     def lead(self, pod_name: str, *, job: str = "job", state: str = "RUNNING", **status: Any) -> None:
         """The JobManager of that pod takes the Lease and says in the status that it leads."""
-        pod, flinkjob = self.get("pods", pod_name), self.job(job)
+        pod = self.get("pods", pod_name)
         assert pod is not None
         lease = self.get("leases", names.lease(job))
         assert lease is not None
@@ -200,14 +208,21 @@ class World:
         spec |= {"acquireTime": acquired, "renewTime": now}
         # A patch: the operator may be releasing the Lease of a dead leader between the reading and the writing.
         self.patch("leases", names.lease(job), {"spec": spec})
+        self.say_who_leads(pod_name, job=job, epoch=transitions, state=state, **status)
+
+    def say_who_leads(
+        self, pod_name: str, *, epoch: int, job: str = "job", state: str = "RUNNING", **status: Any
+    ) -> None:
+        """A JobManager says in the status that it leads."""
+        flinkjob, now = self.job(job), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         run = flinkjob["status"]["run"]
         tasks = {"total": 1, "running": int(state == "RUNNING"), "finished": int(state == "FINISHED")}
         times = {"startTime": now} | ({"endTime": now} if state in ("FINISHED", "FAILED", "CANCELED") else {})
         told = {
             "jobStatus": {"jobId": job_id(self.namespace, job, run), "state": state, "tasks": tasks, **times},
-            "leader": {"pod": pod_name, "epoch": transitions, "since": now},
+            "leader": {"pod": pod_name, "epoch": epoch, "since": now},
             "reconciling": False,
-            "failovers": transitions - 1,
+            "failovers": epoch - 1,
             "log": {"writable": True},
             **status,
         }

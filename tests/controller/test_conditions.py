@@ -33,6 +33,17 @@ def told(world: World, type: str, **observed: Any) -> tuple[str, str]:
     return f"{found['status']} {found['reason']}", found["message"]
 
 
+def scheduled(holds: bool, message: str = "") -> dict[str, Any]:
+    """What the scheduler says of a pod."""
+    said = {"type": "PodScheduled", "status": str(holds), "reason": "Unschedulable", "message": message}
+    return {"conditions": [said]}
+
+
+def waiting(reason: str) -> dict[str, Any]:
+    """What the kubelet says of a container that does not run yet."""
+    return {"containerStatuses": [{"name": "jobmanager", "state": {"waiting": {"reason": reason}}}]}
+
+
 def test_every_reason_that_is_given_is_in_the_list_and_the_other_way_round() -> None:
     text = "".join((PACKAGE / f"{name}.py").read_text() for name in ("conditions", "plan", "deleting", "reporting"))
     given_reasons = set(
@@ -115,11 +126,45 @@ def test_nor_does_that_of_one_that_the_kubelet_no_longer_hears_of(world: World) 
 def test_a_leader_that_cannot_replay_the_log_does_not_lead(world: World) -> None:
     world.status["log"] = {"writable": False, "problem": "the block at 17 is damaged"}
     assert told(world, "Ready")[0] == "True Running"
-    world.status["jobStatus"]["error"] = "the block at 17 is damaged"
+    world.status["trouble"] = {"reason": "LogUnreadable", "message": "the block at 17 is damaged"}
     condition, message = told(world, "Ready")
     assert condition == "False LogUnreadable"
     assert "the block at 17 is damaged; mend the storage" in message
     assert told(world, "Protected")[0] == "False NoLeader"
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"), [("JobInvalid", "correct the module"), ("StorageUnsupported", "name another")]
+)
+def test_whatever_keeps_the_elected_from_leading_is_told_for_what_it_is(world: World, reason: str, remedy: str) -> None:
+    """Also in a run in which nobody has led yet, of which the status has no more than the id."""
+    world.status["jobStatus"] = {"jobId": world.status["jobStatus"]["jobId"], "error": "jobs:build is not there"}
+    del world.status["log"]
+    world.status["trouble"] = {"reason": reason, "message": "jobs:build is not there"}
+    condition, message = told(world, "Ready")
+    assert condition == f"False {reason}"
+    assert message.startswith(f"jobs:build is not there; {remedy}")
+    world.kill("wordcount-jobmanager-0")
+    assert told(world, "Ready")[0] == "False WaitingForLeader", "who said so is gone"
+
+
+def test_a_leader_that_is_gone_is_not_the_current_one(world: World) -> None:
+    assert world.status["currentLeader"] == "wordcount-jobmanager-0"
+    world.kill("wordcount-jobmanager-0")
+    world.reconcile()
+    assert world.status["leader"]["pod"] == "wordcount-jobmanager-0", "its last word stays"
+    assert "currentLeader" not in world.status
+    world.settle(ticks=3)
+    assert world.status["currentLeader"] == world.status["leader"]["pod"] == "wordcount-jobmanager-1"
+
+
+def test_of_a_job_that_is_invalid_or_goes_nobody_is_told_to_lead_who_is_gone(world: World) -> None:
+    world.edit(flinkConfiguration={"no.such.option": 1})
+    world.reconcile()
+    assert world.status["currentLeader"] == "wordcount-jobmanager-0"
+    world.kill("wordcount-jobmanager-0")
+    world.reconcile()
+    assert "currentLeader" not in world.status
 
 
 def test_a_leader_that_reconciles_is_not_ready_yet(world: World) -> None:
@@ -136,11 +181,51 @@ def test_a_claim_for_one_node_that_keeps_a_standby_from_starting_is_told_with_th
     condition, message = told(world, "Protected", claim=claim)
     assert condition == "False VolumeNotShared"
     assert "the claim flink is ReadWriteOnce" in message
-    assert "use a claim with ReadWriteMany, an object store" in message
-    assert (
-        told(world, "Protected", claim=Claim(name="flink", access_modes=("ReadWriteMany",)))[0]
-        == "False StandbyNotReady"
-    )
+    assert "use a claim with ReadWriteMany, or an object store" in message
+    condition, message = told(world, "Protected", claim=Claim(name="flink", access_modes=("ReadWriteMany",)))
+    assert condition == "False PodsNotStarting"
+    assert "its container is still being created" in message
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (scheduled(False, "0/3 nodes are available: 3 Insufficient cpu."), "PodsNotStarting"),
+        (scheduled(False, "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity"), "PodsNotStarting"),
+        (scheduled(False, "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."), "PodsNotStarting"),
+        (scheduled(False, "0/2 nodes are available: 1 node(s) had volume node affinity conflict."), "VolumeNotShared"),
+        (scheduled(False, "1 node(s) didn't match PersistentVolume's node affinity"), "VolumeNotShared"),
+        (scheduled(False, "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"),
+         "VolumeNotShared"),
+        (scheduled(True) | waiting("ImagePullBackOff"), "PodsNotStarting"),
+        (scheduled(True) | waiting("CreateContainerConfigError"), "PodsNotStarting"),
+        (scheduled(True) | waiting("ContainerCreating"), "VolumeNotShared"),
+    ],
+)  # fmt: skip
+def test_a_claim_for_one_node_is_blamed_only_for_what_it_does(status: dict[str, Any], reason: str) -> None:
+    world = World(flinkjob())
+    world.stuck.add("wordcount-jobmanager-1")
+    world.settle(ticks=25)
+    world.objects[ChildKey("Pod", "wordcount-jobmanager-1")]["status"] = {"phase": "Pending", **status}
+    claim = Claim(name="flink", access_modes=("ReadWriteOnce",))
+    assert told(world, "Protected", claim=claim)[0] == f"False {reason}"
+
+
+def test_a_claim_for_one_node_is_not_blamed_for_a_pod_on_the_node_that_has_it() -> None:
+    world = World(flinkjob())
+    world.stuck.add("wordcount-jobmanager-1")
+    world.settle(ticks=25)
+    for pod in world.pods(names.JOBMANAGER) + world.pods(names.TASKMANAGER):
+        pod["spec"]["nodeName"] = "node"
+    claim = Claim(name="flink", access_modes=("ReadWriteOnce",))
+    assert told(world, "Protected", claim=claim)[0] == "False PodsNotStarting"
+
+
+def test_a_claim_for_one_node_is_told_before_it_keeps_anything_from_starting(world: World) -> None:
+    condition, message = told(world, "Protected", claim=Claim(name="flink", access_modes=("ReadWriteOnce",)))
+    assert condition == "True OneNodeOnly"
+    assert "on the same node; the claim flink is ReadWriteOnce" in message
+    assert message.endswith("use a claim with ReadWriteMany, or an object store as high-availability.storageDir")
 
 
 def test_a_claim_that_does_not_exist_is_told(world: World) -> None:
@@ -192,7 +277,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
     max_leaves=4,
 )
-PARTS = ("jobStatus", "leader", "log", "handover", "crashes")
+PARTS = ("jobStatus", "leader", "trouble", "runningTasks", "log", "handover", "crashes")
 INSIDE = ("jobId", "state", "pod", "epoch", "since", "writable", "lagMs", "nonce", "uid", "count", "last", "tasks")
 
 

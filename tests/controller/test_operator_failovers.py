@@ -1,9 +1,17 @@
 """When a leader dies: its Lease is emptied at once where it is certainly dead, and left alone where it may live."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from controller.playing import World, flinkjob, options, running
+import pytest
+
+from controller.playing import QUICK, World, flinkjob, options, running
 from flinkjob.controller import names
+from flinkjob.election.apiserver import KubernetesApi
+from flinkjob.election.leasestore import KubernetesLeaseStore
+from flinkjob.election.record import LeaseRecord
+from flinkjob.election.runner import LeaderElection
 
 
 async def test_the_lease_of_a_leader_whose_pod_is_gone_is_emptied(world: World) -> None:
@@ -71,6 +79,69 @@ async def test_the_lease_that_a_standby_has_taken_meanwhile_stays_its_own(world:
         await world.until(lambda: len(world.pods(names.JOBMANAGER)) == 2)
         await world.for_a_while(1.0)
         assert world.lease_holder() == holder
+
+
+@pytest.mark.parametrize("fenced", [True, False], ids=["with a log", "without a log"])
+async def test_a_lease_that_is_deleted_under_a_living_leader_is_made_again_and_somebody_leads(
+    world: World, fenced: bool
+) -> None:
+    async with running(world.server.admin_kubeconfig, options(world.namespace)), AsyncExitStack() as stack:
+        world.create("flinkjobs", flinkjob())
+        await world.until(lambda: (world.status().get("jobManagers") or {}).get("ready") == 2)
+        candidates = [await stack.enter_async_context(candidate(world, n, fenced=fenced)) for n in (0, 1)]
+        await world.until(lambda: [each for each in candidates if each.is_leader()])
+        led = next(each for each in candidates if each.is_leader())
+        number = candidates.index(led)
+        await asyncio.to_thread(world.say_who_leads, names.jobmanager_pod("job", number), epoch=7)
+        await world.until(lambda: world.condition("Ready").get("status") == "True")
+        before = (world.get("leases", "job-leader") or {})["metadata"]["uid"]
+        world.delete("leases", "job-leader")
+
+        def blind() -> bool:
+            """A JobManager that knows of no leader is not ready, and the kubelet tells it."""
+            for n, each in enumerate(candidates):
+                world.set_ready(names.jobmanager_pod("job", n), each.is_leader() or bool((each.record or FREE).holder))
+            lease = world.get("leases", "job-leader")
+            return lease is not None and lease["metadata"]["uid"] != before
+
+        await world.until(blind)
+        found = await world.until(lambda: [each for each in candidates if each.is_leader() and each.record])
+        record = found[0].record
+        assert record is not None
+        assert record.transitions > 7, "the epochs of a job without a log are counted here"
+        await world.until(lambda: sum(each.is_leader() for each in candidates) == 1)
+
+
+FREE = LeaseRecord()
+
+
+@asynccontextmanager
+async def candidate(world: World, number: int, *, fenced: bool) -> AsyncIterator[LeaderElection]:
+    """A JobManager's part in the election, with the account that the operator has made for it."""
+    pod = names.jobmanager_pod("job", number)
+    uid = (world.get("pods", pod) or {})["metadata"]["uid"]
+    account = world.server.kubeconfig(f"system:serviceaccount:{world.namespace}:{names.jobmanagers('job')}")
+
+    async def fence() -> bool:
+        return fenced
+
+    async with await KubernetesApi.connect(account) as api:
+        store = KubernetesLeaseStore(api, namespace=world.namespace, name="job-leader", field_manager="jobmanager")
+        election = LeaderElection(
+            f"{pod}_{uid}_00000000",
+            store,
+            on_elected=lambda: None,
+            on_lost=lambda reason: None,
+            times=QUICK,
+            fence=fence,
+        )
+        standing = asyncio.create_task(election.run())
+        try:
+            yield election
+        finally:
+            standing.cancel()
+            await asyncio.wait({standing})
+            await store.close()
 
 
 async def test_a_deleted_lease_is_made_again(world: World) -> None:

@@ -96,7 +96,10 @@ async def test_a_restart_is_another_run_with_new_pods(world: World) -> None:
         await world.until(lambda: len(found := uids(world)) == 4 and not found & before)
         manifest = world.get("configmaps", "job-job")
         assert manifest is not None
-        assert f"{world.job()['metadata']['uid']}-r{world.job()['metadata']['generation']}" in manifest["data"]["flinkjob.yaml"]
+        assert (
+            f"{world.job()['metadata']['uid']}-r{world.job()['metadata']['generation']}"
+            in manifest["data"]["flinkjob.yaml"]
+        )
         await world.until_ready()
 
 

@@ -29,6 +29,7 @@ class FlinkJobs:
         self.server, self.namespace, self.proxy, self.api = server, namespace, proxy, api
         self.path = f"/apis/flinkjob.io/v1alpha1/namespaces/{namespace}/flinkjobs/job"
         self.uid = self.create()
+        self.job_id = "0123456789abcdef" * 2
 
     def create(self) -> str:
         body = {
@@ -42,7 +43,9 @@ class FlinkJobs:
         return uid
 
     def writer(self, *, uid: str | None = None) -> StatusWriter:
-        return StatusWriter(self.api, namespace=self.namespace, name="job", uid=uid or self.uid, pod="jobmanager-9")
+        return StatusWriter(
+            self.api, namespace=self.namespace, name="job", uid=uid or self.uid, job_id=self.job_id, pod="jobmanager-9"
+        )
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = self.server.call("GET", self.path).get("status") or {}
@@ -62,8 +65,15 @@ async def jobs(apiserver: ApiServer, namespace: str, tmp_path: Path) -> AsyncIte
             yield FlinkJobs(apiserver, namespace, proxy, api)
 
 
-def leading(graph: ExecutionGraph | None, *, leads: bool = True, problem: str = "", since: int = T) -> Leading:
-    return Leading(lambda: leads, since, graph, None, problem)
+def leading(
+    graph: ExecutionGraph | None,
+    *,
+    leads: bool = True,
+    problem: str = "",
+    reason: str = "LogUnreadable",
+    since: int = T,
+) -> Leading:
+    return Leading(lambda: leads, since, graph, None, problem, reason)
 
 
 async def test_the_status_is_written_on_change_only(jobs: FlinkJobs, graph: ExecutionGraph) -> None:
@@ -141,11 +151,30 @@ async def test_a_leader_that_cannot_replay_tells_the_trouble_and_keeps_what_was_
     status = jobs.status()
     assert status["log"] == {"writable": False, "problem": "block 7 is damaged"}
     assert status["jobStatus"]["error"] == "block 7 is damaged"
+    assert status["trouble"] == {"reason": "LogUnreadable", "message": "block 7 is damaged"}
     assert (status["jobStatus"]["state"], status["failovers"]) == ("RUNNING", 1)
     assert (status["leader"]["pod"], status["leader"]["epoch"]) == ("jobmanager-9", 2)
     jobs.proxy.forget_calls()
     await writer.tell(leading(None, problem="block 7 is damaged", since=T + 1000))
     assert jobs.proxy.calls["patch", "flinkjobs/status"] == 0
+
+
+async def test_one_that_cannot_build_the_job_tells_so_of_a_run_of_which_nothing_else_is_known(
+    jobs: FlinkJobs, graph: ExecutionGraph
+) -> None:
+    jobs.job_id = "fedcba9876543210" * 2
+    jobs.operator_says(
+        {"leader": {"pod": "old", "epoch": 9, "since": "2025-01-01T00:00:00Z"}, "jobStatus": {"jobId": "x"}}
+    )
+    await jobs.writer().tell(leading(None, problem="jobs:build is not there", reason="JobInvalid"))
+    status = jobs.status()
+    assert status["jobStatus"] == {"jobId": jobs.job_id, "error": "jobs:build is not there"}
+    assert status["trouble"] == {"reason": "JobInvalid", "message": "jobs:build is not there"}
+    assert status["leader"] == {"pod": "jobmanager-9", "epoch": 0, "since": ANY}
+    assert "log" not in status, "there is nothing wrong with the log"
+    jobs.job_id = graph.job_graph.id
+    await jobs.writer().tell(leading(graph))
+    assert "trouble" not in jobs.status(), "who leads has none"
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -173,7 +202,7 @@ async def test_the_account_of_a_jobmanager_may_write_status_and_events(
     account = make_account(apiserver, jobs.namespace, "job")
     async with await KubernetesApi.connect(account) as api:
         place = {"namespace": jobs.namespace, "name": "job", "uid": jobs.uid, "pod": "job-jobmanager-0"}
-        await StatusWriter(api, **place).tell(leading(graph))
+        await StatusWriter(api, **place, job_id=jobs.job_id).tell(leading(graph))
         await EventPoster(api, **place).tell(leading(graph))
     assert jobs.status()["leader"]["epoch"] == 2
     listed = apiserver.call("GET", f"/apis/events.k8s.io/v1/namespaces/{jobs.namespace}/events")["items"]

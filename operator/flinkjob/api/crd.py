@@ -211,7 +211,7 @@ _RULES: Mapping[type[Struct], list[Schema]] = {
 
 _COLUMNS = (
     ("State", "string", ".status.jobStatus.state", "What the job is doing."),
-    ("Leader", "string", ".status.leader.pod", "The leading JobManager."),
+    ("Leader", "string", ".status.currentLeader", "The leading JobManager."),
     ("Epoch", "integer", ".status.leader.epoch", "The leader's term."),
     ("Tasks", "string", ".status.tasks", "Running, finished and all tasks."),
     ("Failovers", "integer", ".status.failovers", "How often the leader has changed."),

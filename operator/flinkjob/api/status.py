@@ -95,6 +95,8 @@ class Verdicts(Struct, frozen=True, kw_only=True, rename="camel"):
         redeployed: they had not arrived, and were sent once more.
         restarted: they were lost or in conflict, and run again.
         orphaned: attempts that nobody waits for any more; cancelled.
+        cancelled: they were being cancelled, and were told so once more.
+        ended: they had ended, and both sides knew it.
     """
 
     continued: int = 0
@@ -102,6 +104,8 @@ class Verdicts(Struct, frozen=True, kw_only=True, rename="camel"):
     redeployed: int = 0
     restarted: int = 0
     orphaned: int = 0
+    cancelled: int = 0
+    ended: int = 0
 
 
 class RestartedTaskStatus(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -158,6 +162,18 @@ class LogStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults
     problem: str | None = None
 
 
+class Trouble(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What keeps the JobManager that was elected from leading, until a person comes.
+
+    Attributes:
+        reason: the reason that the condition Ready has for it: JobInvalid, StorageUnsupported or LogUnreadable.
+        message: what it is.
+    """
+
+    reason: str
+    message: str
+
+
 class Wanted(Struct, frozen=True, kw_only=True, rename="camel"):
     """Pods of one kind.
 
@@ -196,10 +212,12 @@ class Handover(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=
     Attributes:
         nonce: the value that asked for it.
         uid: uid of the pod that had to hand over; none when there was nothing to do.
+        waiting: a newer value, which waits for a leader and a standby that is ready.
     """
 
     nonce: int
     uid: str | None = None
+    waiting: int | None = None
 
 
 class Crashes(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -224,8 +242,12 @@ class FlinkJobStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_def
         conditions: Ready, Protected, Reconciling, Finished, Failed.
         job_status: the job as its leader sees it.
         tasks: running, finished and all tasks, as ``2/5/8``.
-        leader: the leading JobManager.
+        current_leader: the pod that leads, where that is certain; it says whether what `leader`, `reconciling` and `log` say
+            still counts, for the word of a leader stays until its successor speaks.
+        leader: the JobManager that led last.
+        trouble: what keeps it from leading, until a person comes.
         reconciling: whether the leader still compares the log with what the TaskManagers report.
+        running_tasks: how many tasks each TaskManager has, by its pod.
         failovers: how often the leader has changed.
         failover_history: the last ten failovers, the newest last.
         log: the operation log.
@@ -244,8 +266,11 @@ class FlinkJobStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_def
     conditions: tuple[Condition, ...] = ()
     job_status: JobStatusInfo | None = None
     tasks: str | None = None
+    current_leader: str | None = None
     leader: LeaderStatus | None = None
+    trouble: Trouble | None = None
     reconciling: bool | None = None
+    running_tasks: dict[str, int] = {}
     failovers: int | None = None
     failover_history: tuple[FailoverStatus, ...] = ()
     log: LogStatus | None = None
@@ -260,13 +285,15 @@ class FlinkJobStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_def
     crashes: Crashes | None = None
 
 
-LEADER_FIELDS = frozenset({"jobStatus", "leader", "reconciling", "failovers", "failoverHistory", "log"})
+LEADER_FIELDS = frozenset(
+    {"jobStatus", "leader", "trouble", "reconciling", "runningTasks", "failovers", "failoverHistory", "log"}
+)
 """What the leading JobManager writes, by the field manager ``flinkjob-jobmanager``."""
 
 OPERATOR_FIELDS = frozenset(
     {
-        "observedGeneration", "conditions", "tasks", "jobManagers", "taskManagers", "replicas", "selector", "run",
-        "restartNonce", "image", "handover", "crashes",
+        "observedGeneration", "conditions", "currentLeader", "tasks", "jobManagers", "taskManagers", "replicas", "selector",
+        "run", "restartNonce", "image", "handover", "crashes",
     }
 )  # fmt: skip
 """What the operator writes, by the field manager ``flinkjob-operator``."""

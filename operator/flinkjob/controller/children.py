@@ -41,9 +41,16 @@ def desired_children(target: Target, *, jobmanagers: int) -> list[Manifest]:
     return children
 
 
-def lease(target: Target) -> Manifest:
-    """The Lease of the election, as it is made: who holds it is the JobManagers' business from then on."""
-    return _object(target, "coordination.k8s.io/v1", "Lease", names.lease(target.name), names.JOBMANAGER)
+def lease(target: Target, *, transitions: int = 0) -> Manifest:
+    """The Lease of the election, as it is made: who holds it is the JobManagers' business from then on.
+
+    Args:
+        target: what the FlinkJob asks for.
+        transitions: how often one that is gone has changed hands. Where there is no log the count is the leaders' epoch,
+            and TaskManagers follow none with a lower one than they have seen.
+    """
+    spec = {"spec": {"leaseTransitions": transitions}} if transitions else {}
+    return _object(target, "coordination.k8s.io/v1", "Lease", names.lease(target.name), names.JOBMANAGER, **spec)
 
 
 def secret(target: Target, name: str, *, type: str, data: Mapping[str, str], renew_at: str | None = None) -> Manifest:

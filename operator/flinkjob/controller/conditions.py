@@ -4,6 +4,7 @@ Nothing is said that is not known to be true now: without a leader that lives, a
 the last leader wrote. `REASONS` lists all reasons, with what each of them means and its remedy; messages end with it.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import msgspec
 
 from flinkjob.api.options import OPERATION_LOG_STORE
 from flinkjob.api.status import Condition
-from flinkjob.controller.observed import ChildKey, Pod, format_time
+from flinkjob.controller.observed import ChildKey, Claim, Pod, format_time
 from flinkjob.controller.pods import delay
 from flinkjob.controller.situation import Phase, Situation
 
@@ -22,6 +23,8 @@ MOST_LAG = 10_000.0
 """Milliseconds that operations may wait for the log before the job no longer counts as protected."""
 PATIENCE = 20.0
 """Seconds after which a pod that does not start is told with the reason that is likely."""
+
+_SHARE = "use a claim with ReadWriteMany, or an object store as high-availability.storageDir"
 
 REASONS: Mapping[str, str] = {
     # Ready
@@ -38,17 +41,20 @@ REASONS: Mapping[str, str] = {
     "NameTaken": "delete or rename that object, or give the FlinkJob another name",
     "RefusedByApiServer": "",
     "PodsNotStarting": "see the pod's events: kubectl describe pod",
-    "VolumeNotShared": "use a claim with ReadWriteMany, an object store as high-availability.storageDir, or a podTemplate "
-    "that keeps all pods on one node",
+    "VolumeNotShared": f"{_SHARE}, or a podTemplate that keeps all pods on one node",
     "ClaimMissing": "create the PersistentVolumeClaim, or correct spec.storage.volume",
     "TaskManagersCrashing": "see its log: kubectl logs",
     "JobManagersCrashing": "see its log: kubectl logs --previous",
+    "JobInvalid": "correct the module, the image or the ConfigMap and delete the leader's pod, or correct spec.job and "
+    "change spec.restartNonce with it",
+    "StorageUnsupported": "name another high-availability.storageDir, and change spec.restartNonce with it",
     "LogUnreadable": "mend the storage and delete the leader's pod, or set jobmanager.failover.on-corrupted-log: restart; "
     "tasks run on, and nothing is decided until then",
     "CleanupFailed": "see the log of the clean-up pod; with spec.deletionPolicy set to Retain the FlinkJob goes and its data "
     "stays",
     # Protected
     "Protected": "",
+    "OneNodeOnly": _SHARE,
     "NoOperationLog": f"set spec.storage, or {OPERATION_LOG_STORE.key}: filesystem in spec.flinkConfiguration",
     "NoLeader": "",
     "NoStandby": "set spec.jobManager.replicas to 2 or more",
@@ -67,7 +73,8 @@ REASONS: Mapping[str, str] = {
 ALARMING = frozenset(
     {
         "InvalidSpec", "NameTaken", "RefusedByApiServer", "PodsNotStarting", "VolumeNotShared", "ClaimMissing",
-        "TaskManagersCrashing", "JobManagersCrashing", "LogUnreadable", "CleanupFailed", "LogNotWritable", "LogLagging",
+        "TaskManagersCrashing", "JobManagersCrashing", "LogUnreadable", "CleanupFailed",
+        "JobInvalid", "StorageUnsupported", "OneNodeOnly", "LogNotWritable", "LogLagging",
         "NoOperationLog", "JobFailed",
     }
 )  # fmt: skip
@@ -190,8 +197,9 @@ def _jobmanager_trouble(situation: Situation) -> tuple[str, str] | None:
     if situation.leader is not None:
         return None
     pods = [pod for pod in situation.jobmanagers if pod.counts]
-    if situation.unreadable:
-        return "LogUnreadable", situation.unreadable
+    trouble = situation.trouble
+    if trouble is not None and trouble.reason in REASONS:
+        return trouble.reason, trouble.message
     for pod in pods:
         if pod.ended is not None and not pod.ready and pod.restarts:
             return "JobManagersCrashing", f"{pod.name} has been started {pod.restarts + 1} times: {pod.ended}"
@@ -219,13 +227,34 @@ def _stuck(situation: Situation, pods: Iterable[Pod]) -> tuple[str, str] | None:
         if pod.phase != "Pending" or situation.now - pod.created < PATIENCE:
             continue
         claim = situation.observed.claim
-        if claim is not None and claim.one_node_only:
-            modes = ", ".join(claim.access_modes)
-            problem = f"{pod.name} does not start, and the claim {claim.name} is {modes}: it serves one node at a time"
-            return "VolumeNotShared", problem
-        if pod.trouble:
-            return "PodsNotStarting", f"{pod.name}: {pod.trouble}"
+        if claim is not None and claim.one_node_only and _waits_for_volume(situation, pod):
+            return "VolumeNotShared", f"{pod.name} does not start, and {_one_node_only(claim)}"
+        if pod.trouble or pod.node:
+            trouble = (
+                pod.trouble or "its container is still being created; its image, or a volume of it, is not there yet"
+            )
+            return "PodsNotStarting", f"{pod.name}: {trouble}"
     return None
+
+
+_KEPT_BY_VOLUME = re.compile("volume node affinity|PersistentVolume's node affinity|volume zone|ReadWriteOncePod")
+"""What the scheduler says of nodes on which a pod cannot have its volume."""
+
+
+def _waits_for_volume(situation: Situation, pod: Pod) -> bool:
+    """Whether it is for a volume that is in use elsewhere that a pod does not start.
+
+    The scheduler says so of a volume that belongs to a node. Of one that is attached to another node (Multi-Attach) only an
+    Event tells; in the pod's status its container is being created, and its node is not that of the pods that run.
+    """
+    if pod.trouble:
+        return _KEPT_BY_VOLUME.search(pod.trouble) is not None
+    others = situation.jobmanagers + situation.taskmanagers
+    return bool(pod.node) and any(other.started is not None and other.node != pod.node for other in others)
+
+
+def _one_node_only(claim: Claim) -> str:
+    return f"the claim {claim.name} is {', '.join(claim.access_modes)}: it serves one node at a time"
 
 
 def _protected(situation: Situation) -> Finding:
@@ -233,7 +262,10 @@ def _protected(situation: Situation) -> Finding:
     if reason:
         return Finding(PROTECTED, False, reason, problem)
     names = ", ".join(pod.name for pod in situation.standbys)
-    return Finding(PROTECTED, True, "Protected", f"the operation log is being written, and {names} can take over")
+    problem, claim = f"the operation log is being written, and {names} can take over", situation.observed.claim
+    if claim is not None and claim.one_node_only:
+        return Finding(PROTECTED, True, "OneNodeOnly", f"{problem} on the same node; {_one_node_only(claim)}")
+    return Finding(PROTECTED, True, "Protected", problem)
 
 
 def _not_protected(situation: Situation) -> tuple[str, str] | None:

@@ -63,10 +63,11 @@ def _asked(
         return Handover(nonce=nonce), None
     if nonce == handover.nonce:
         # Remembered, but perhaps not done: the operator may have died in between.
-        return handover, next((pod for pod in alive if pod.uid == handover.uid), None)
+        due = next((pod for pod in alive if pod.uid == handover.uid), None)
+        return Handover(nonce=nonce, uid=handover.uid), due
     if leader is not None and (wanted == 1 or any(pod.ready and pod.uid != leader.uid for pod in alive)):
         return Handover(nonce=nonce, uid=leader.uid), leader
-    return handover, None
+    return Handover(nonce=handover.nonce, uid=handover.uid, waiting=nonce), None
 
 
 def _outdated(alive: Sequence[Pod], wanted: int, spec_hash: str, leader: Pod | None) -> Pod | None:

@@ -96,7 +96,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod of the job. ``metadata`` and ``status`` are enough to make one. Times are seconds of the Unix epoch.
+    """A pod of the job. ``metadata``, ``status`` and ``spec.nodeName`` are enough to make one. Times are seconds of the Unix
+    epoch.
 
     Attributes:
         name: its name.
@@ -110,6 +111,7 @@ class Pod:
         spec_hash: `names.SPEC_HASH` of the pod.
         run: `names.JOB_UID` of the pod.
         restarts: how often its main container was started again.
+        node: the node that it is bound to; "" where there is none yet.
         started: since when its main container runs; None where it does not.
         ended: how its main container, or in one that restarts the last run of it, ended.
         trouble: why it does not start, in words: it has no node, or its container waits.
@@ -126,6 +128,7 @@ class Pod:
     spec_hash: str = ""
     run: str = ""
     restarts: int = 0
+    node: str = ""
     started: float | None = None
     ended: Ended | None = None
     trouble: str = ""
@@ -161,6 +164,7 @@ class Pod:
             spec_hash=annotations.get(names.SPEC_HASH, ""),
             run=annotations.get(names.JOB_UID, ""),
             restarts=container.get("restartCount", 0),
+            node=(manifest.get("spec") or {}).get("nodeName", ""),
             started=parse_time((state.get("running") or {}).get("startedAt")),
             ended=_ended(state.get("terminated") or last.get("terminated"), status),
             trouble=_trouble(state.get("waiting"), conditions.get("PodScheduled", {}), status),
@@ -198,7 +202,6 @@ class Observed:
         claim_missing: whether the storage names a claim that does not exist.
         namespace_deleting: whether the namespace is on its way out, so that nothing can be created.
         refused: what the API server last refused to create for this job, and why; "" once it did.
-        running_tasks: how many tasks each TaskManager runs, by pod, as far as is known.
     """
 
     flinkjob: Manifest
@@ -209,7 +212,6 @@ class Observed:
     claim_missing: bool = False
     namespace_deleting: bool = False
     refused: str = ""
-    running_tasks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, flinkjob: Manifest, objects: Iterable[Mapping[str, Any]], **more: Any) -> Self:
@@ -241,6 +243,13 @@ class Observed:
     def status(self) -> Mapping[str, Any]:
         """The FlinkJob's status."""
         return self.flinkjob.get("status") or {}
+
+    @property
+    def running_tasks(self) -> Mapping[str, int]:
+        """How many tasks each TaskManager has, by its pod, as a leader told last."""
+        told = self.status.get("runningTasks")
+        counts = told if isinstance(told, Mapping) else {}
+        return {pod: count for pod, count in counts.items() if isinstance(count, int)}
 
     def component(self, component: str) -> tuple[Pod, ...]:
         """The pods of one kind, by name."""

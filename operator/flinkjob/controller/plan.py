@@ -24,6 +24,8 @@ from flinkjob.controller.target import OperatorSettings, Target, resolve
 
 SUCCESSOR_PAUSE = 2.0
 """Seconds before another look at objects of an earlier FlinkJob of this name, which the garbage collector is removing."""
+LEASE_DOUBT = 30.0
+"""Seconds between two looks at the Lease while a JobManager that runs is not ready."""
 
 
 def plan(observed: Observed, *, now: float, settings: OperatorSettings, suffix: Callable[[], str]) -> Plan:
@@ -98,6 +100,7 @@ class _Planning:
         )
         if taskmanagers.retry_in is not None:
             self.timers.append(taskmanagers.retry_in)
+        self._tell_of_waiting_handover(jobmanagers.handover)
         creates = () if self.taken else taskmanagers.create
         for victim in jobmanagers.delete + taskmanagers.delete:
             if victim.why:
@@ -113,7 +116,7 @@ class _Planning:
             applies=applies,
             creates=tuple(taskmanager_pod(self.target, name) for name in creates),
             deletes=tuple(delete_pod(victim.pod) for victim in jobmanagers.delete + taskmanagers.delete),
-            check_lease=situation.phase is Phase.RUNNING and not self.taken and leader_may_be_dead(self.observed),
+            check_lease=situation.phase is Phase.RUNNING and not self.taken and self._lease_in_doubt(),
             remove_finalizer=has_finalizer and not wants_finalizer,
             events=tuple(self.events),
             settled=settled,
@@ -150,7 +153,10 @@ class _Planning:
         for manifest in (children.lease(self.target), *made):
             key = children.key_of(manifest)
             child = self.observed.children.get(key)
-            if child is None:
+            if child is None and key.kind == "Lease":
+                led = self.situation.leader_status
+                applies.append(Apply(manifest=children.lease(self.target, transitions=led.epoch if led else 0)))
+            elif child is None:
                 applies.append(Apply(manifest=manifest))
             elif self._in_place(child, manifest):
                 settled[key] = child.version
@@ -192,6 +198,7 @@ class _Planning:
         tasks = situation.job_status.tasks
         values = {
             "conditions": as_conditions(self.observed, found, self.now),
+            "currentLeader": situation.leader.name if situation.leader is not None else None,
             "jobManagers": Wanted(wanted=situation.wanted_jobmanagers, ready=situation.ready_jobmanagers),
             "taskManagers": Wanted(wanted=situation.wanted_taskmanagers, ready=situation.ready_taskmanagers),
             "replicas": sum(pod.counts for pod in situation.taskmanagers),
@@ -206,6 +213,23 @@ class _Planning:
         if situation.phase is Phase.SUSPENDED and not situation.jobmanagers:
             values["jobStatus"] = {"state": "SUSPENDED"}
         return status_to_apply(self.observed, values)
+
+    def _lease_in_doubt(self) -> bool:
+        """Whether the Lease is worth a look. Nobody watches Leases, which change all the time; and a JobManager that runs
+        and is not ready may be one that does not see who leads because the Lease is gone."""
+        blind = any(pod.counts and pod.started is not None and not pod.ready for pod in self.situation.jobmanagers)
+        if blind:
+            self.timers.append(LEASE_DOUBT)
+        return blind or leader_may_be_dead(self.observed)
+
+    def _tell_of_waiting_handover(self, handover: Handover | None) -> None:
+        before = typed(self.observed.status.get("handover"), Handover)
+        asked = handover.waiting if handover is not None else None
+        if asked is not None and (before is None or before.waiting != asked):
+            message = (
+                f"failoverNonce {asked} asks for a handover: it waits for a leader, and for a standby that is ready"
+            )
+            self.events.append(Event(reason="HandoverWaits", message=message, warning=True))
 
     def _look_at_pending_pods(self) -> None:
         """A pod that does not start says nothing new; after a while that is told."""

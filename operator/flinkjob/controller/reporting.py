@@ -30,7 +30,10 @@ def transitions(observed: Observed, found: list[conditions.Finding]) -> list[Eve
 
 def kept(observed: Observed) -> dict[str, Any]:
     """The operator's part of the status as it is, but for what is said anew."""
-    said_anew = ("observedGeneration", "conditions")
+    said_anew = ["observedGeneration", "conditions"]
+    leader = observed.status.get("currentLeader")
+    if not any(pod.name == leader and pod.counts and pod.ready for pod in observed.pods):
+        said_anew.append("currentLeader")
     return {key: value for key, value in observed.status.items() if key in OPERATOR_FIELDS and key not in said_anew}
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from flinkjob.api.status import JobStatusInfo, LeaderStatus, LogStatus
+from flinkjob.api.status import JobStatusInfo, LeaderStatus, LogStatus, Trouble
 from flinkjob.controller import names
 from flinkjob.controller.observed import Observed, Pod, parse_time
 from flinkjob.controller.target import Target
@@ -107,17 +107,23 @@ class Situation:
     def leader(self) -> Pod | None:
         """The pod that leads, where that is certain."""
         told = self.leader_status
-        if told is None or not self.job_status.job_id or self.unreadable:
+        if told is None or not self.job_status.job_id or self.trouble is not None:
             return None
-        pod = next((pod for pod in self.jobmanagers if pod.name == told.pod), None)
-        return pod if pod is not None and pod.counts and pod.ready and _ran_before(pod, told) >= 0 else None
+        pod = self._speaker
+        return pod if pod is not None and pod.ready else None
 
-    @property
-    def unreadable(self) -> str:
-        """Why the one who holds the Lease cannot replay the log, in its own words; "" where it can."""
-        log = typed(self.observed.status.get("log"), LogStatus)
-        error = self.job_status.error or ""
-        return error if log is not None and log.problem == error else ""
+    @cached_property
+    def trouble(self) -> Trouble | None:
+        """What keeps the one who holds the Lease from leading, in its own words."""
+        told = typed(self.observed.status.get("trouble"), Trouble)
+        return told if self.job_status.job_id and self._speaker is not None else None
+
+    @cached_property
+    def _speaker(self) -> Pod | None:
+        """The pod that was the last to call itself elected, where its container is still the same."""
+        told = self.leader_status
+        pod = next((pod for pod in self.jobmanagers if told is not None and pod.name == told.pod), None)
+        return pod if told is not None and pod is not None and pod.counts and _ran_before(pod, told) >= 0 else None
 
     @property
     def standbys(self) -> tuple[Pod, ...]:

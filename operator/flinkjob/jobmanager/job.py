@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flinkjob.api import options as opt
-from flinkjob.api.errors import InvalidManifest, InvalidOption
+from flinkjob.api.errors import CorruptedLog, InvalidJobGraph, InvalidManifest, InvalidOption
 from flinkjob.api.flinkjob import FlinkJob, job_id, parse_manifest
 from flinkjob.api.options import Configuration
 from flinkjob.election.elector import ElectionTimes
@@ -122,14 +122,18 @@ class Job:
         """The JobGraph: the stored one, or, the first time, the one built now and stored.
 
         Raises:
-            InvalidJobGraph: it cannot be built or read.
+            InvalidJobGraph: it cannot be built.
+            CorruptedLog: the stored one is damaged.
             StorageError: the storage failed.
         """
         stored = self.storage.read_job_graph()
         if stored is None:
             built = await build_job_graph(self.manifest, self.module_dir, job_id=self.id)
             stored = self.storage.store_job_graph(built.encode())
-        return JobGraph.decode(stored)
+        try:
+            return JobGraph.decode(stored)
+        except InvalidJobGraph as error:
+            raise CorruptedLog(f"{self.storage.url}: {error}") from None
 
 
 def election_times(configuration: Configuration) -> ElectionTimes:

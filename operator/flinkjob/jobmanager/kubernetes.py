@@ -42,7 +42,7 @@ class KubernetesSurroundings:
         self.watch: TaskManagerWatch = pods
         self._pods = pods
         uid = resource_uid(job.manifest.metadata.uid)
-        self._status = StatusWriter(api, namespace=job.namespace, name=job.name, uid=uid, pod=pod)
+        self._status = StatusWriter(api, namespace=job.namespace, name=job.name, uid=uid, job_id=job.id, pod=pod)
         self._events = EventPoster(api, namespace=job.namespace, name=job.name, uid=uid, pod=pod)
 
     async def attend(self, leading: Callable[[], Leading | None]) -> None:

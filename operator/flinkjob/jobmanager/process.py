@@ -1,8 +1,8 @@
 """The JobManager process: its servers, one candidate in the election, and at most one term at a time.
 
 A term that cannot go on (the log is out of reach, a newer epoch exists) gives the lease back and the process stands
-again. Only a damaged log, or a store that cannot keep one, is different: another try would not mend it, so the leader
-keeps the lease, leads nothing, and says so until a person comes.
+again. Only a damaged log, a store that cannot keep one, or a job that cannot be built is different: another try would not
+mend it, so the leader keeps the lease, leads nothing, and says so until a person comes.
 """
 
 import asyncio
@@ -35,7 +35,15 @@ from flinkjob.jobmanager.job import Job
 from flinkjob.jobmanager.metrics import add_metrics_route, jobmanager_registry
 from flinkjob.jobmanager.rest import add_rest_routes
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
-from flinkjob.jobmanager.surroundings import Leading, OneMachine, Surroundings, keep_doing
+from flinkjob.jobmanager.surroundings import (
+    JOB_INVALID,
+    LOG_UNREADABLE,
+    STORAGE_UNSUPPORTED,
+    Leading,
+    OneMachine,
+    Surroundings,
+    keep_doing,
+)
 from flinkjob.jobmanager.term import Term, TermHooks
 from flinkjob.jobmaster import events as ev
 from flinkjob.jobmaster.preview import FailoverPreview
@@ -107,6 +115,7 @@ class JobManager:
         self._opening: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._problem = ""
+        self._reason = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and stand until ``stop``; then give the lease to whoever comes next.
@@ -187,7 +196,7 @@ class JobManager:
         try:
             await term.open()
         except (CorruptedLog, IllegalOperation, InvalidInput, UnsupportedStorage) as error:
-            self._problem = str(error)
+            self._problem, self._reason = str(error), _kind_of(error)
             logger.error("the job waits for a person: %s", error)
         except FlinkJobError as error:
             self._term_over(error)
@@ -294,7 +303,8 @@ class JobManager:
         term, election = self._term, self._election
         if term is None or election is None:
             return None
-        return Leading(election.is_leader, term.since, term.graph, term.writer, self._problem)
+        running = {worker.id: len(worker.tasks) for worker in term.master.workers} if term.master is not None else {}
+        return Leading(election.is_leader, term.since, term.graph, term.writer, self._problem, self._reason, running)
 
     def leader_address(self) -> str:
         """See RestBackend. Of JobManagers that do not tell a REST address, the one address there is."""
@@ -344,3 +354,10 @@ class JobManager:
         term.dispatch(ev.CancelRequested())
         if term.writer is not None:
             await term.writer.wait_durable(term.master.graph.lsn)
+
+
+def _kind_of(error: FlinkJobError) -> str:
+    """What kind of problem it is that a person has to mend."""
+    if isinstance(error, InvalidInput):
+        return JOB_INVALID
+    return STORAGE_UNSUPPORTED if isinstance(error, UnsupportedStorage) else LOG_UNREADABLE

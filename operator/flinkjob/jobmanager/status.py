@@ -1,6 +1,6 @@
 """The leader's part of a FlinkJob's status, as a function of the live state (`api.status` says what it means).
 
-It looks at vertices, never at subtasks, so that it costs the same for a job of ten tasks and of a million.
+It looks at vertices and TaskManagers, never at subtasks, so that it costs the same for a job of ten tasks and of a million.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from flinkjob.api.status import (
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.operations import FailoverCompleted
 from flinkjob.graph.states import ExecutionState, JobStatus
-from flinkjob.jobmanager.surroundings import Leading
+from flinkjob.jobmanager.surroundings import LOG_UNREADABLE, Leading
 
 MAX_RESTARTED = 20
 """Tasks that one failover names."""
@@ -39,6 +39,7 @@ def leader_status(leading: Leading) -> FlinkJobStatus | None:
         job_status=_job_status(graph),
         leader=LeaderStatus(pod=graph.leader, epoch=graph.epoch, since=timestamp(leading.since)),
         reconciling=graph.status is JobStatus.RECONCILING,
+        running_tasks=dict(leading.running_tasks),
         failovers=graph.failover_count,
         failover_history=tuple(_failover(graph, failover) for failover in graph.failovers),
         log=log_status(leading),
@@ -48,6 +49,8 @@ def leader_status(leading: Leading) -> FlinkJobStatus | None:
 def log_status(leading: Leading) -> LogStatus | None:
     """How the log fares; None where there is none."""
     if leading.problem:
+        if leading.reason != LOG_UNREADABLE:
+            return None
         return LogStatus(writable=False, problem=leading.problem[:MAX_TEXT])
     writer = leading.writer
     if writer is None:

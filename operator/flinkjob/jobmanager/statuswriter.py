@@ -15,7 +15,7 @@ import msgspec
 
 from flinkjob.api.errors import AlreadyChanged, ApiRefused, ClusterError
 from flinkjob.api.flinkjob import API_VERSION, KIND
-from flinkjob.api.status import LEADER_FIELDS, FlinkJobStatus, LeaderStatus
+from flinkjob.api.status import LEADER_FIELDS, FlinkJobStatus, LeaderStatus, Trouble
 from flinkjob.election.apiserver import APPLY, NOT_FOUND, KubernetesApi, Object
 from flinkjob.jobmanager.status import MAX_TEXT, leader_status, log_status, timestamp
 from flinkjob.jobmanager.surroundings import Leading
@@ -37,14 +37,18 @@ class StatusWriter:
 
     Args:
         uid: of the FlinkJob; one of another uid is another job. None: not known.
+        job_id: of the run that this JobManager is of.
         pod: this JobManager's.
     """
 
-    def __init__(self, api: KubernetesApi, *, namespace: str, name: str, uid: str | None, pod: str) -> None:
+    def __init__(
+        self, api: KubernetesApi, *, namespace: str, name: str, uid: str | None, job_id: str, pod: str
+    ) -> None:
         self._api = api
         self._path = f"/apis/{API_VERSION}/namespaces/{quote(namespace)}/flinkjobs/{quote(name)}"
         self._metadata = {"name": name, "namespace": namespace}
         self._uid = uid
+        self._job_id = job_id
         self._pod = pod
         self._present: Object | None = None
         self._written: Object | None = None
@@ -102,13 +106,16 @@ class StatusWriter:
         self._written = told
 
     def _troubled(self, present: Object, leading: Leading) -> Object:
-        """What a leader says that cannot replay the log: what was known before, and the trouble."""
-        told = {key: value for key, value in present.items() if key in LEADER_FIELDS}
-        epoch = (present.get("leader") or {}).get("epoch", 0)
+        """What one says that was elected and cannot lead: what was known of this run before, and the trouble."""
+        problem = leading.problem[:MAX_TEXT]
+        known = {key: value for key, value in present.items() if key in LEADER_FIELDS - {"log", "runningTasks"}}
+        if (known.get("jobStatus") or {}).get("jobId") != self._job_id:
+            known = {"jobStatus": {"jobId": self._job_id}}
+        epoch = (known.get("leader") or {}).get("epoch", 0)
         leader = LeaderStatus(pod=self._pod, epoch=epoch, since=timestamp(leading.since))
-        trouble: Any = msgspec.to_builtins(FlinkJobStatus(leader=leader, log=log_status(leading)))
-        job_status = {**(present.get("jobStatus") or {}), "error": leading.problem[:MAX_TEXT]}
-        return {**told, **trouble, "jobStatus": job_status}
+        trouble = Trouble(reason=leading.reason, message=problem)
+        told: Any = msgspec.to_builtins(FlinkJobStatus(leader=leader, trouble=trouble, log=log_status(leading)))
+        return {**known, **told, "jobStatus": {**known["jobStatus"], "error": problem}}
 
 
 def _is_newer(present: Object, told: Object) -> bool:

@@ -6,8 +6,8 @@ On one machine that is a lease file and the cluster file of whoever keeps the pr
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,9 @@ from flinkjob.oplog.writer import LogWriter
 
 logger = logging.getLogger(__name__)
 
+JOB_INVALID, STORAGE_UNSUPPORTED, LOG_UNREADABLE = "JobInvalid", "StorageUnsupported", "LogUnreadable"
+"""The kinds of problems that another try would not mend."""
+
 PAUSE_AFTER_BREAKDOWN = 5.0
 """Seconds before something that broke down beside the terms is tried again."""
 
@@ -37,6 +40,8 @@ class Leading:
         graph: the job; None before it has been replayed.
         writer: of the log; None where there is no log, or none yet.
         problem: why nothing is led until a person comes; empty otherwise.
+        reason: what kind of problem that is; see `api.status.Trouble`.
+        running_tasks: how many tasks each TaskManager has, by its id.
     """
 
     is_leader: Callable[[], bool]
@@ -44,6 +49,8 @@ class Leading:
     graph: ExecutionGraph | None
     writer: LogWriter | None
     problem: str
+    reason: str = LOG_UNREADABLE
+    running_tasks: Mapping[str, int] = field(default_factory=dict)
 
 
 class Surroundings(Protocol):
