@@ -1,6 +1,8 @@
 """A real API server takes the CustomResourceDefinition and all examples, and refuses wrong FlinkJobs with the field named."""
 
 import json
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,17 +72,37 @@ def test_every_example_is_taken(create: Create, path: Path) -> None:
     create(manifest)
 
 
-def test_wrong_manifests_are_refused_with_the_field_named(create: Create) -> None:
-    failures = []
-    for path, value, problem in WRONG:
-        try:
-            create(changed(SAMPLE, path, value))
-            failures.append(f"{path} = {value!r}: accepted")
-        except HTTPError as refused:
-            if problem not in str(refused.reason).replace('\\"', '"'):
-                failures.append(f"{path} = {value!r}: {refused.reason}")
+def test_wrong_manifests_are_refused_by_kubectl_apply_with_the_field_named(
+    definition: None, apiserver: ApiServer, namespace: str
+) -> None:
+    cases = [case for case in WRONG if case[0] != ("kind",)]  # of another kind kubectl itself says that it is not known
+    documents = [json.dumps(changed(SAMPLE, path, value)) for path, value, _ in cases]
+    apply = ("apply", "--dry-run=server", "--namespace", namespace, "--filename", "-")
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        apiserver.kubectl(*apply, manifest="\n---\n".join(documents))
+    assert refused.value.stdout == "", "one of them is taken"
+    answers = re.split(r"^(?=Error from server|The FlinkJob |error: )", refused.value.stderr, flags=re.MULTILINE)[1:]
+    assert len(answers) == len(cases) >= 40, refused.value.stderr
+    failures = [
+        f"{path} = {value!r}: {answer}"
+        for (path, value, problem), answer in zip(cases, answers, strict=True)
+        if problem not in answer.replace('\\"', '"') or not names_the_field(answer, path)
+    ]
     assert not failures, "\n".join(failures)
-    assert len(WRONG) >= 40
+
+
+def test_kubectl_apply_takes_the_sample_from_which_they_differ(
+    definition: None, apiserver: ApiServer, namespace: str
+) -> None:
+    apply = ("apply", "--dry-run=server", "--namespace", namespace, "--filename", "-")
+    assert "wordcount created" in apiserver.kubectl(*apply, manifest=json.dumps(SAMPLE))
+
+
+def names_the_field(answer: str, path: tuple[str | int, ...]) -> bool:
+    """Whether an answer has the whole path of a field, or that of what the field is in and the field's own name."""
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in path]
+    whole, within, name = "".join(steps)[1:], "".join(steps[:-1])[1:], str(path[-1])
+    return whole in answer or (f"{within}:" in answer and name in answer.replace(f"{within}:", ""))
 
 
 IMMUTABLE: list[tuple[tuple[str | int, ...], Any, str]] = [

@@ -51,6 +51,37 @@ EDITOR = {
 """What is added to Kubernetes' roles edit and admin, beside what a viewer has."""
 
 
+FORBIDDEN = {
+    ("", "nodes"),
+    ("", "namespaces"),
+    ("", "persistentvolumes"),
+    ("", "pods/exec"),
+    ("", "pods/log"),
+    ("", "serviceaccounts/token"),
+    ("apps", "deployments"),
+    ("batch", "jobs"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+}
+"""Resources that none of the accounts has anything to do with, among those that would be worth having."""
+VERBS = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "bind",
+    "escalate",
+    "impersonate",
+]
+"""All that can be done with a resource."""
+
+
 def jobmanager(job: str) -> set[Permission]:
     """A job's JobManagers: the election, their own resource, and nothing of anybody else's."""
     named = {

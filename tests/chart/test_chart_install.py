@@ -49,6 +49,18 @@ def test_an_upgrade_changes_what_it_says_and_reinstalling_takes_over_what_was_ke
     assert apiserver.call("GET", DEFINITION)["metadata"]["uid"] == uid
 
 
+def test_the_lease_of_the_operators_goes_with_the_chart(helm: Helm, apiserver: ApiServer, installed: str) -> None:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{installed}/leases"
+    held = {"spec": {"holderIdentity": "jobs-flinkjob-operator-0", "leaseDurationSeconds": 15}}
+    merge = "application/merge-patch+json"
+    assert apiserver.call("PATCH", f"{path}/jobs-flinkjob-operator", held, content_type=merge)["spec"] == held["spec"]
+    place = ("--namespace", installed)
+    helm.run("upgrade", "jobs", CHART, *place, "--set", "replicas=2", kubeconfig=apiserver.admin_kubeconfig)
+    assert apiserver.call("GET", f"{path}/jobs-flinkjob-operator")["spec"] == held["spec"], "that is not the chart's"
+    helm.run("uninstall", "jobs", *place, kubeconfig=apiserver.admin_kubeconfig)
+    assert apiserver.call("GET", path)["items"] == []
+
+
 def test_the_pods_are_let_into_a_restricted_namespace(apiserver: ApiServer, installed: str) -> None:
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     apiserver.call("PATCH", f"/api/v1/namespaces/{installed}", label, content_type="application/merge-patch+json")

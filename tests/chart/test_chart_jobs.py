@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chart.helm import Manifest, one
-from chart.permissions import OPERATOR, Permission, covers, jobmanager, may, of_rules, of_table
+from chart.permissions import FORBIDDEN, OPERATOR, VERBS, Permission, covers, jobmanager, may, of_rules, of_table
 from chart.podsecurity import beyond, violations
 from controller.world import SETTINGS, flinkjob
 from flinkjob.controller import names
@@ -109,25 +109,28 @@ def test_the_api_server_lets_each_account_of_a_job_do_the_table_and_no_more(
             child["metadata"].pop("ownerReferences")
             apiserver.call("POST", PATHS[child["kind"]].format(namespace), child)
     table = jobmanager("wordcount")
-    others = {permission._replace(name=f"other-{permission.name}") for permission in table if permission.name}
-    worth_having = {
-        Permission("", "secrets", "get"),
-        Permission("", "secrets", "list"),
-        Permission("", "pods", "create"),
-        Permission("", "pods", "delete"),
-        Permission("", "pods/exec", "create"),
-        Permission("", "configmaps", "get"),
-        Permission("flinkjob.io", "flinkjobs", "patch", "wordcount"),
-        Permission("flinkjob.io", "flinkjobs", "list"),
-        Permission("coordination.k8s.io", "leases", "create"),
-        Permission("coordination.k8s.io", "leases", "delete", "wordcount-leader"),
-    }
+    resources = {*OPERATOR, *FORBIDDEN, *((each.group, each.resource) for each in table)}
+    asked = {Permission(*resource, verb) for resource in resources for verb in VERBS}
+    for each in table:
+        if each.name:
+            asked |= {
+                each._replace(verb=verb, name=name) for verb in VERBS for name in (each.name, f"other-{each.name}")
+            }
+    # Whoever may do it with all objects of a kind may do it with one of a name.
+    expected = {each for each in asked if each in table or each._replace(name="") in table}
     allowed = {
         component: {
             each
-            for each in table | others | worth_having
+            for each in asked
             if may(apiserver, f"system:serviceaccount:{namespace}:wordcount-{component}", namespace, each)
         }
         for component in (names.JOBMANAGER, names.TASKMANAGER)
     }
-    assert allowed == {names.JOBMANAGER: table, names.TASKMANAGER: set()}
+    assert expected >= table
+    assert allowed == {names.JOBMANAGER: expected, names.TASKMANAGER: set()}
+    elsewhere = {
+        each
+        for each in table
+        if may(apiserver, f"system:serviceaccount:{namespace}:wordcount-jobmanager", "default", each)
+    }
+    assert elsewhere == set()

@@ -7,42 +7,25 @@ import pytest
 
 from chart.conftest import Render
 from chart.helm import CHART, NAMESPACE, VARIANTS, Helm, one
-from chart.permissions import EDITOR, OPERATOR, VIEWER, Permission, covers, jobmanager, may, of_rules, of_table
+from chart.permissions import (
+    EDITOR,
+    FORBIDDEN,
+    OPERATOR,
+    VERBS,
+    VIEWER,
+    Permission,
+    covers,
+    jobmanager,
+    may,
+    of_rules,
+    of_table,
+)
 from flinkjob.controller.cluster import EVENT, KINDS, SECRET
 from flinkjob.controller.following import FOLLOWED
 from flinkjob.controller.handlers import HEARD
 from kube.apiserver import ApiServer
 
 CI = {path.name.removesuffix("-values.yaml"): path for path in VARIANTS}
-
-FORBIDDEN = {
-    ("", "nodes"),
-    ("", "namespaces"),
-    ("", "persistentvolumes"),
-    ("", "pods/exec"),
-    ("", "pods/log"),
-    ("", "serviceaccounts/token"),
-    ("apps", "deployments"),
-    ("batch", "jobs"),
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-}
-"""Resources that none of the accounts has anything to do with, among those that would be worth having."""
-VERBS = [
-    "get",
-    "list",
-    "watch",
-    "create",
-    "update",
-    "patch",
-    "delete",
-    "deletecollection",
-    "bind",
-    "escalate",
-    "impersonate",
-]
 
 
 def test_the_operators_role_is_the_table(render: Render) -> None:
@@ -106,6 +89,29 @@ def elsewhere(apiserver: ApiServer, namespace: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def cluster_operator(helm4: Helm, apiserver: ApiServer, namespace: str) -> Iterator[str]:
+    """The operator's account as the chart makes it for the whole cluster, with the Role for its Lease."""
+    rbac, made = "/apis/rbac.authorization.k8s.io/v1", []
+    for item in helm4.template("--set", "crds.install=false", "--namespace", namespace):
+        kind, metadata = item["kind"], item["metadata"]
+        if kind in RBAC and "aggregate" not in str(metadata.get("labels")):
+            place = f"/namespaces/{namespace}" if "namespace" in metadata else ""
+            apiserver.call("POST", f"{rbac}{place}/{RBAC[kind]}", item)
+            made.append(f"{rbac}{place}/{RBAC[kind]}/{metadata['name']}")
+    yield f"system:serviceaccount:{namespace}:release-flinkjob-operator"
+    for path in made:
+        apiserver.call("DELETE", path)
+
+
+RBAC = {
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
+}
+
+
+@pytest.fixture
 def operator_of(helm4: Helm, apiserver: ApiServer, namespace: str) -> str:
     """The operator's account as the chart makes it for one watched namespace, and nothing else of the chart."""
     made = [
@@ -114,8 +120,7 @@ def operator_of(helm4: Helm, apiserver: ApiServer, namespace: str) -> str:
         if item["kind"] in {"Role", "RoleBinding", "ServiceAccount"} and item["metadata"]["namespace"] == namespace
     ]
     for item in made:
-        plural = {"Role": "roles", "RoleBinding": "rolebindings"}[item["kind"]]
-        apiserver.call("POST", f"/apis/{item['apiVersion']}/namespaces/{namespace}/{plural}", item)
+        apiserver.call("POST", f"/apis/{item['apiVersion']}/namespaces/{namespace}/{RBAC[item['kind']]}", item)
     return f"system:serviceaccount:{NAMESPACE}:release-flinkjob-operator"
 
 
@@ -127,3 +132,30 @@ def test_the_api_server_lets_the_operator_do_the_table_and_no_more(
     allowed = {permission for permission in asked if may(apiserver, operator_of, namespace, permission)}
     assert allowed == table
     assert not {permission for permission in table if may(apiserver, operator_of, elsewhere, permission)}
+
+
+def test_the_api_server_lets_the_operator_of_the_whole_cluster_do_the_table_everywhere_and_no_more(
+    apiserver: ApiServer, cluster_operator: str, elsewhere: str
+) -> None:
+    asked = {Permission(*resource, verb) for resource in {*OPERATOR, *FORBIDDEN} for verb in VERBS}
+    for place in (elsewhere, ""):
+        allowed = {permission for permission in asked if may(apiserver, cluster_operator, place, permission)}
+        assert allowed == of_table(OPERATOR), place or "all namespaces at once"
+
+
+def test_the_operators_own_lease_is_the_only_one_that_its_role_for_it_lets_it_have(
+    apiserver: ApiServer, helm4: Helm, namespace: str, elsewhere: str
+) -> None:
+    """Where it watches other namespaces than its own."""
+    rendered = helm4.template("--set", f"watchNamespaces={{{elsewhere}}}", "--namespace", namespace)
+    for item in rendered:
+        if item["kind"] in RBAC and item["metadata"].get("namespace") == namespace:
+            path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{RBAC[item['kind']]}"
+            apiserver.call("POST", path, item)
+    account, own = f"system:serviceaccount:{namespace}:release-flinkjob-operator", "release-flinkjob-operator"
+    leases = {Permission("coordination.k8s.io", "leases", verb, name) for verb in VERBS for name in (own, "other", "")}
+    others = {Permission(*resource, verb) for resource in {*OPERATOR, *FORBIDDEN} for verb in VERBS} - leases
+    allowed = {each for each in leases | others if may(apiserver, account, namespace, each)}
+    # What is to be made has no name yet, so that one of any name may be.
+    made = {Permission("coordination.k8s.io", "leases", "create", name) for name in (own, "other", "")}
+    assert allowed == made | {Permission("coordination.k8s.io", "leases", verb, own) for verb in GET_AND_UPDATE}

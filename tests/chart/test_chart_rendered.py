@@ -104,7 +104,10 @@ def test_the_lease_that_the_operator_is_told_of_is_the_one_that_it_may_update(re
         manifests = render(CI[variant])
         role = one(manifests, "Role", "-lease")
         assert role["metadata"]["namespace"] == NAMESPACE
-        assert f"--lease-name={role['rules'][0]['resourceNames'][0]}" in _arguments(manifests)
+        (name,) = role["rules"][0]["resourceNames"]
+        assert f"--lease-name={name}" in _arguments(manifests)
+        lease = one(manifests, "Lease")
+        assert (lease["metadata"]["name"], lease["metadata"]["namespace"], "spec" in lease) == (name, NAMESPACE, False)
 
 
 def test_every_watched_namespace_has_its_role_once(render: Render) -> None:

@@ -110,7 +110,9 @@ def test_a_leader_that_was_started_anew_is_never_taken_for_its_predecessor(
 
 
 def test_an_emptied_lease_keeps_all_but_its_holder() -> None:
-    free = emptied(LEASE)
+    told = emptied(LEASE, "the pod is gone")
+    assert told["metadata"]["annotations"] == {"mine": "x", "flinkjob.io/ended": "the pod is gone"}
+    free = emptied(told)
     assert free["spec"] == {**LEASE["spec"], "holderIdentity": ""}
     assert free["metadata"] == {**LEASE["metadata"], "annotations": {"mine": "x"}}
     assert LEASE["spec"]["holderIdentity"], "the original is as it was"

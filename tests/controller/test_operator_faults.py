@@ -150,6 +150,50 @@ async def test_a_storm_of_refusals_is_weathered(world: World, proxy: Proxy, tmp_
         assert len(world.pods()) == 4
 
 
+@pytest.mark.parametrize("status", [429, 500])
+async def test_a_storm_of_refusals_while_it_starts_is_weathered(
+    world: World, proxy: Proxy, tmp_path: Path, status: int
+) -> None:
+    """On every list and watch: of FlinkJobs and pods, which kopf asks for, and of the rest."""
+    world.create("flinkjobs", flinkjob())
+    after = 1 if status == 429 else None
+    storms = [
+        proxy.answer(status, verb=verb, resource=resource, times=3, retry_after=after)
+        for verb in ("list", "watch")
+        for resource in ("flinkjobs", "pods", "statefulsets", "services", "configmaps")
+    ]
+    async with running(proxy.kubeconfig(tmp_path), options(world.namespace)):
+        await world.until_ready()
+        await world.until(lambda: all(storm.met == 3 for storm in storms))
+        lost = world.pods(names.TASKMANAGER)[0]["metadata"]["name"]
+        world.delete("pods", lost, grace=0)  # it hears of what happens
+        found = await world.until(lambda: len(pods := world.pods(names.TASKMANAGER)) == 2 and pods)
+        assert lost not in {pod["metadata"]["name"] for pod in found}
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_a_storm_of_refusals_against_the_operators_own_lease_is_weathered(
+    world: World, proxy: Proxy, tmp_path: Path, status: int
+) -> None:
+    after = 1 if status == 429 else None
+    storms = [
+        proxy.answer(status, verb=verb, resource="leases", times=3, retry_after=after) for verb in ("get", "create")
+    ]
+    chosen = options(world.namespace, times=QUICK)
+    async with running(proxy.kubeconfig(tmp_path), chosen):
+        await world.until(lambda: holder(world) == chosen.identity)
+        assert all(storm.met == 3 for storm in storms)
+        world.create("flinkjobs", flinkjob())
+        await world.until_ready()
+        before = uids(world)
+        long = proxy.answer(status, verb="update", resource="leases", times=12, retry_after=after)
+        await world.until(lambda: long.met == 12)
+        await world.until(lambda: holder(world) == chosen.identity)
+        world.patch("flinkjobs", "job", {"spec": {"taskManager": {"replicas": 3}}})
+        await world.until(lambda: world.status()["taskManagers"] == {"wanted": 3, "ready": 3})
+        assert before < uids(world)
+
+
 async def test_a_lost_answer_makes_no_second_pod(world: World, proxy: Proxy, tmp_path: Path) -> None:
     async with running(proxy.kubeconfig(tmp_path), options(world.namespace)):
         lost = proxy.inflict(Fault.LOSE_ANSWER, verb="create", resource="pods", times=2)

@@ -87,6 +87,21 @@ async def test_a_suspended_job_has_no_pods_and_goes_on_when_resumed(world: World
         assert len(world.pods()) == 4
 
 
+async def test_of_too_many_taskmanagers_those_go_with_which_the_least_is_lost(world: World) -> None:
+    async with running(world.server.admin_kubeconfig, options(world.namespace)):
+        world.create("flinkjobs", flinkjob(taskManager={"replicas": 4}))
+        await world.until_ready()
+        await world.until(lambda: world.status()["taskManagers"] == {"wanted": 4, "ready": 4})
+        there = [pod["metadata"]["name"] for pod in world.pods(names.TASKMANAGER)]
+        # Neither the oldest nor the newest, nor in the order of their names.
+        tasks = dict(zip(there, (3, 0, 2, 1), strict=True))
+        busy = {pod: count for pod, count in tasks.items() if count}
+        world.say_who_leads("job-jobmanager-0", epoch=1, runningTasks=busy)
+        world.patch("flinkjobs", "job", {"spec": {"taskManager": {"replicas": 2}}})
+        left = await world.until(lambda: len(pods := world.pods(names.TASKMANAGER)) == 2 and pods)
+        assert {pod["metadata"]["name"] for pod in left} == {there[0], there[2]}
+
+
 async def test_a_restart_is_another_run_with_new_pods(world: World) -> None:
     async with running(world.server.admin_kubeconfig, options(world.namespace)):
         world.create("flinkjobs", flinkjob())

@@ -84,6 +84,7 @@ async def test_the_file_is_json_in_the_words_of_a_kubernetes_lease(path: Path) -
         "leaseTransitions": 4,
         "version": "1",
         "rest": "",
+        "ended": "",
     }
 
 

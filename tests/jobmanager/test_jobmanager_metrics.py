@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from flinkjob.graph.executiongraph import ExecutionGraph
+from flinkjob.graph.operations import EpochStarted, RestartedTask
 from flinkjob.graph.states import ExecutionState
 from flinkjob.jobmanager.metrics import jobmanager_registry
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
 from flinkjob.jobmanager.surroundings import Leading
+from flinkjob.jobmaster.reconciliation import REASON_CLASSES, reason_class
 from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.storage import JobStorage
 from flinkjob.oplog.writer import LogWriter
@@ -61,8 +64,9 @@ def test_a_leader_tells_of_the_job_and_its_latest_failover(graph: ExecutionGraph
     assert value(registry, "failover_gap_seconds") == 0.19
     assert value(registry, "failover_replay_seconds") == 0.0015
     assert value(registry, "failover_reconcile_seconds") == 0.08
-    assert value(registry, "failover_tasks", verdict="continued") == 1
-    assert value(registry, "failover_tasks", verdict="orphaned") == 0
+    assert tasks(registry, "continued") == 1
+    assert tasks(registry, "orphaned") == 0
+    assert tasks(registry, "restarted", "other") == 1
     assert value(registry, "tasks", vertex="read", state="RUNNING") == 2
     assert value(registry, "job_state", state="RUNNING") == 1
     assert value(registry, "job_state", state="FAILED") == 0
@@ -71,6 +75,52 @@ def test_a_leader_tells_of_the_job_and_its_latest_failover(graph: ExecutionGraph
     assert value(registry, "taskmanagers") == 1
     assert (value(registry, "slots", state="free"), value(registry, "slots", state="used")) == (1, 1)
     assert value(registry, "log_writable") is None
+
+
+def tasks(registry: CollectorRegistry, verdict: str, reason: str = "") -> float | None:
+    return value(registry, "failover_tasks_total", verdict=verdict, reason=reason)
+
+
+def test_verdicts_are_counted_by_reason_over_all_failovers_to_a_jobmanager(graph: ExecutionGraph) -> None:
+    manager = Manager()
+    registry = jobmanager_registry(manager)
+    assert tasks(registry, "continued") == tasks(registry, "restarted", "TaskManager lost") == 0, "before it leads"
+    manager.term = term(graph)
+    assert tasks(registry, "continued") == tasks(registry, "continued") == 1, "a second look counts nothing anew"
+    first = graph.failovers[-1]
+    again = (
+        RestartedTask(0, 0, "TaskManager tm-1 is lost: its pod is gone"),
+        RestartedTask(0, 1, "what it read runs again"),
+    )
+    for operation in (
+        EpochStarted(3, "jobmanager-0", T + 60_000),
+        replace(first, epoch=3, verdicts={"continued": 4, "restarted": 1}, restarted=again),
+    ):
+        graph.apply(operation)
+    assert (tasks(registry, "continued"), tasks(registry, "restarted", "other")) == (5, 1)
+    assert tasks(registry, "restarted", "TaskManager lost") == tasks(registry, "restarted", "input runs again") == 1
+    graph.apply(EpochStarted(4, "jobmanager-1", T + 70_000))
+    assert tasks(registry, "continued") == 5, "this failover has no verdicts yet"
+
+
+def test_the_reasons_that_are_counted_are_few() -> None:
+    told = {
+        "TaskManager tm-1 no longer has it": "not reported",
+        "TaskManager tm-1 is lost: silent for 9 s": "TaskManager lost",
+        "its result partition is missing or damaged": "partition lost",
+        "it failed by itself": "failed",
+        "what it read runs again": "input runs again",
+        "of a later version": "other",
+    }
+    assert {reason: reason_class(reason) for reason in told} == told
+    assert set(told.values()) == set(REASON_CLASSES)
+
+
+def test_the_gap_begins_with_the_last_sign_of_life_of_the_old_leader(graph: ExecutionGraph) -> None:
+    latest = graph.failovers[-1]
+    assert latest.gap_ms == latest.decided_at - latest.started_at, "where none is known"
+    assert replace(latest, silent_since=latest.started_at - 2000).gap_ms == latest.gap_ms + 2000
+    assert replace(latest, silent_since=latest.started_at + 9000).gap_ms == latest.gap_ms, "its clock was fast"
 
 
 def test_the_values_are_those_of_the_moment(graph: ExecutionGraph) -> None:

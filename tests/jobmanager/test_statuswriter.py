@@ -1,6 +1,8 @@
 """The leader's status on a real API server: on change only, and never over a newer leader's."""
 
+from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -11,6 +13,7 @@ from flinkjob.election.apiserver import KubernetesApi
 from flinkjob.graph import operations as ops
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.jobmanager.eventing import EventPoster
+from flinkjob.jobmanager.predecessor import Predecessor
 from flinkjob.jobmanager.statuswriter import StatusWriter, resource_uid
 from flinkjob.jobmanager.surroundings import Leading
 from kube.apiserver import ApiServer
@@ -217,6 +220,44 @@ async def test_events_that_cannot_be_made_disturb_nobody(jobs: FlinkJobs, graph:
     jobs.proxy.heal()
     await poster.tell(leading(graph))
     assert jobs.server.call("GET", f"/apis/events.k8s.io/v1/namespaces/{jobs.namespace}/events")["items"] == []
+
+
+async def told_by(
+    jobs: FlinkJobs, poster: EventPoster, leading: Leading | None, losses: list[str]
+) -> set[tuple[str, str]]:
+    """Reason and note of the Events after a look."""
+    queue = deque(losses)
+    await poster.tell_losses(queue)
+    await poster.tell(leading)
+    assert not queue
+    listed = jobs.server.call("GET", f"/apis/events.k8s.io/v1/namespaces/{jobs.namespace}/events")["items"]
+    return {(event["reason"], event["note"]) for event in listed}
+
+
+async def test_a_leader_that_loses_its_term_tells_so_itself(jobs: FlinkJobs) -> None:
+    poster = EventPoster(jobs.api, namespace=jobs.namespace, name="job", uid=jobs.uid, pod="p")
+    assert await told_by(jobs, poster, None, ["epoch 3 has claimed the log"]) == {
+        ("LeaderLost", "p leads no more: epoch 3 has claimed the log")
+    }
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("expired", ("LeaderLost", "pod-0 has gone.")),
+        ("replaced", ("LeaderLost", "pod-0 has gone.")),
+        ("released", ("HandedOver", "The last leader stopped cleanly, and its lease was free at once.")),
+        ("dead", None),
+        ("none", None),
+    ],
+)
+async def test_the_successor_tells_how_its_predecessor_ended_unless_the_operator_has(
+    jobs: FlinkJobs, graph: ExecutionGraph, end: Any, expected: tuple[str, str] | None
+) -> None:
+    poster = EventPoster(jobs.api, namespace=jobs.namespace, name="job", uid=jobs.uid, pod="p")
+    predecessor = Predecessor(end=end, name="pod-0", cause="has gone", seen=0)
+    told = await told_by(jobs, poster, replace(leading(graph), predecessor=predecessor), [])
+    assert {each for each in told if each[0] in ("LeaderLost", "HandedOver")} == ({expected} if expected else set())
 
 
 def test_the_uid_of_a_run_leads_to_that_of_the_resource() -> None:

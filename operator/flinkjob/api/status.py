@@ -130,7 +130,8 @@ class FailoverStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_def
         detected_at: when the new leader began to replay.
         replay_ms: how long the replay took.
         reconcile_ms: from the start of the term to the last verdict.
-        gap_ms: from when the new leader began to replay to its first decision.
+        gap_ms: for how long nobody decided: from the old leader's last sign of life (it renews its lease every
+            retry-period), or from the replay where none is known, to the new leader's first decision.
         replayed_operations: operations read after the snapshot.
         verdicts: how many tasks had which verdict.
         restarted: tasks that ran again, 20 at most.

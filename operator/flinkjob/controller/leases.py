@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flinkjob.controller import names
 from flinkjob.controller.observed import Manifest, Pod, parse_time
-from flinkjob.election.leasestore import ADDRESS, REST
+from flinkjob.election.leasestore import ADDRESS, ENDED, REST
 
 
 class Holder(NamedTuple):
@@ -58,11 +58,17 @@ def proof_of_death(lease: Mapping[str, Any], pod: Mapping[str, Any] | None) -> s
     return f"the container of {held_by.pod} has ended with exit code {seen.ended.exit_code}"
 
 
-def emptied(lease: Mapping[str, Any]) -> Manifest:
-    """The Lease without its holder, to be written if nobody has changed it since."""
+def emptied(lease: Mapping[str, Any], why: str = "") -> Manifest:
+    """The Lease without its holder, to be written if nobody has changed it since.
+
+    Args:
+        lease: the Lease, just read.
+        why: the proof of death, for the successor; "" where its holder has released it.
+    """
     metadata = dict(lease["metadata"])
     annotations = metadata.get("annotations") or {}
-    metadata["annotations"] = {key: value for key, value in annotations.items() if key not in (ADDRESS, REST)}
+    kept = {key: value for key, value in annotations.items() if key not in (ADDRESS, REST, ENDED)}
+    metadata["annotations"] = kept | ({ENDED: why} if why else {})
     return {**lease, "metadata": metadata, "spec": {**lease["spec"], "holderIdentity": ""}}
 
 

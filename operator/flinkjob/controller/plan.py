@@ -196,7 +196,7 @@ class _Planning:
         self.events += transitions(self.observed, found)
         self._look_at_pending_pods()
         tasks = situation.job_status.tasks
-        values = {
+        values: Manifest = {
             "conditions": as_conditions(self.observed, found, self.now),
             "currentLeader": situation.leader.name if situation.leader is not None else None,
             "jobManagers": Wanted(wanted=situation.wanted_jobmanagers, ready=situation.ready_jobmanagers),

@@ -252,7 +252,7 @@ class Reconciler:
         if proof is None:
             return
         self._must_lead()
-        await self._cluster.replace(emptied(lease))
+        await self._cluster.replace(emptied(lease, proof))
         self.failovers += 1
         logger.info("%s: %s; its Lease is free", job, proof)
         lost = Event(reason="LeaderLost", message=f"{proof}; a standby need not wait for its Lease", warning=True)

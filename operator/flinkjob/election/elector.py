@@ -223,12 +223,16 @@ class Elector:
             return self._lead(now, jitter, timestamp)
         return self._stand_by(now, jitter, timestamp)
 
-    def release(self) -> Release | None:
-        """End the term of one's own will; None where, as far as has been seen, the lease is not one's own to free."""
+    def release(self, timestamp: str = "") -> Release | None:
+        """End the term of one's own will; None where, as far as has been seen, the lease is not one's own to free.
+
+        Args:
+            timestamp: the time of day as text, for the record.
+        """
         self.state = State.OVER
         if self.record is None or self.record.holder != self._identity:
             return None
-        return Release(self.record.released(), self.record.version)
+        return Release(self.record.released(timestamp), self.record.version)
 
     def _lead(self, now: float, jitter: float, timestamp: str) -> Step:
         if now >= self._term_ends:

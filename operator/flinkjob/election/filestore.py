@@ -104,7 +104,8 @@ def empty_lease(path: Path, holder: str) -> bool:
         record = read_lease(path)
         if record is None or record.holder != holder:
             return False
-        if _compare_and_swap(path, record.version, record.released()) is not None:
+        freed = msgspec.structs.replace(record.released(), ended="its process has ended")
+        if _compare_and_swap(path, record.version, freed) is not None:
             return True
 
 

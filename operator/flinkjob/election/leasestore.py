@@ -1,7 +1,8 @@
 """The lease in Kubernetes: a ``coordination.k8s.io/v1`` Lease, whose resourceVersion makes compare-and-swap.
 
 An object is written back as it was read, with the fields of the election changed: owner, labels and whatever else is on it
-stay. Where the leader is reached stands in two annotations, since a Lease has no field for that.
+stay. Where the leader is reached, and why the last one is known to be dead, stands in annotations, since a Lease has no
+fields for that.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from flinkjob.election.reflector import Reflector
 
 ADDRESS = "flinkjob.io/address"
 REST = "flinkjob.io/rest"
+ENDED = "flinkjob.io/ended"
 API_VERSION = "coordination.k8s.io/v1"
 
 CALL_TIMEOUT = 5.0
@@ -138,6 +140,7 @@ def _record(lease: Object) -> LeaseRecord:
         holder=spec.get("holderIdentity") or "",
         address=annotations.get(ADDRESS, ""),
         rest=annotations.get(REST, ""),
+        ended=annotations.get(ENDED, ""),
         lease_duration=float(spec.get("leaseDurationSeconds") or 0.0),
         acquire_time=spec.get("acquireTime") or "",
         renew_time=spec.get("renewTime") or "",
@@ -149,7 +152,7 @@ def _record(lease: Object) -> LeaseRecord:
 def _changed(lease: Object, record: LeaseRecord) -> Object:
     metadata = {key: value for key, value in lease["metadata"].items() if key != "managedFields"}
     annotations = dict(metadata.get("annotations") or {})
-    for key, value in ((ADDRESS, record.address), (REST, record.rest)):
+    for key, value in ((ADDRESS, record.address), (REST, record.rest), (ENDED, record.ended)):
         if value:
             annotations[key] = value
         else:

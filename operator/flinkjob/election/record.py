@@ -25,6 +25,8 @@ class LeaseRecord(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
         lease_duration: seconds without a change of the record after which the lease may be taken.
         acquire_time, renew_time: text for people, in ISO 8601.
         transitions: how often the lease has gone to another holder.
+        ended: why the last holder is known to be dead, as whoever emptied the lease for it says; "" where it has released the
+            lease itself, or somebody holds it.
         version: names this very state of the record in its store; every write gives a new one, "" means not written yet.
     """
 
@@ -36,7 +38,12 @@ class LeaseRecord(msgspec.Struct, frozen=True, rename=_JSON_NAMES):
     transitions: int = 0
     version: str = ""
     rest: str = ""
+    ended: str = ""
 
-    def released(self) -> "LeaseRecord":
-        """The record as its holder leaves it on a clean stop: free at once."""
-        return msgspec.structs.replace(self, holder="", address="", rest="")
+    def released(self, at: str = "") -> "LeaseRecord":
+        """The record as its holder leaves it on a clean stop: free at once.
+
+        Args:
+            at: the time, which is the last sign of life of the holder; "": that of the last renewal stays.
+        """
+        return msgspec.structs.replace(self, holder="", address="", rest="", renew_time=at or self.renew_time)

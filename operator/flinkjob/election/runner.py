@@ -40,6 +40,7 @@ class LeaderElection:
 
     Attributes:
         identity: its name in the record.
+        predecessor: the record as it was before this candidate took the lease; None where there was none.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class LeaderElection:
         self._sleep = sleep
         self._timestamp = timestamp
         self._elector = self._new_elector()
+        self.predecessor: LeaseRecord | None = None
         self._leading = False
         self._running: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[LeaseRecord | None] | None = None
@@ -131,7 +133,7 @@ class LeaderElection:
     async def _free(self) -> bool:
         while True:
             self._elector.observed(await self._read(), now=self._clock())
-            release = self._elector.release()
+            release = self._elector.release(self._timestamp())
             if release is None:
                 return False
             if await self._limited(self._swap(release.expected, release.record)) is not None:
@@ -181,7 +183,7 @@ class LeaderElection:
         return await self._limited(asyncio.ensure_future(self._store.read()))
 
     async def _write(self, record: LeaseRecord, expected: str) -> None:
-        requested_at = self._clock()
+        requested_at, before = self._clock(), self._elector.record
         self._writing = self._swap(expected, record)
         try:
             written = await self._limited(self._writing, keep=True)
@@ -194,7 +196,7 @@ class LeaderElection:
             return
         self._elector.written(written, requested_at=requested_at, now=now)
         if not self._leading and self._elector.is_leader(now):
-            self._leading = True
+            self._leading, self.predecessor = True, before
             logger.info("%s leads, transition %d of the lease", self.identity, written.transitions)
             self._on_elected()
 

@@ -200,6 +200,8 @@ class FailoverCompleted(msgspec.Struct, array_like=True, frozen=True, tag=13):
         decided_at: when scheduling went on, milliseconds.
         verdicts: how many tasks were continued, advanced, redeployed, restarted, orphaned.
         restarted: the tasks that had to run again.
+        silent_since: when the previous leader last gave a sign of life, milliseconds, by the clock of its machine; 0 where
+            that is not known.
     """
 
     epoch: int
@@ -212,6 +214,14 @@ class FailoverCompleted(msgspec.Struct, array_like=True, frozen=True, tag=13):
     decided_at: int
     verdicts: dict[str, int]
     restarted: tuple[RestartedTask, ...] = ()
+    silent_since: int = 0
+
+    @property
+    def gap_ms(self) -> int:
+        """For how long nobody decided anything, as far as is known: from the previous leader's last sign of life, or else
+        from the start of the replay, to the first decision."""
+        since = min(self.silent_since, self.started_at) if self.silent_since else self.started_at
+        return max(0, self.decided_at - since)
 
 
 Operation: TypeAlias = (

@@ -6,6 +6,7 @@ work knows of it, and a burst of failures becomes a few Events.
 
 import logging
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.operations import FailoverCompleted
 from flinkjob.graph.snapshot import ExceptionEntry
 from flinkjob.graph.states import JobStatus
+from flinkjob.jobmanager.predecessor import Predecessor
 from flinkjob.jobmanager.rest_failovers import VERDICTS
 from flinkjob.jobmanager.status import log_status
 from flinkjob.jobmanager.surroundings import Leading
@@ -67,6 +69,7 @@ class NewsReader:
             return
         if not self._elected:
             self._elected, self._since = True, leading.since
+            yield from _end_of(leading.predecessor)
             yield News("LeaderElected", "Elect", f"{graph.leader} leads the job, epoch {graph.epoch}.")
         if not self._reconciled and graph.failovers and graph.failovers[-1].epoch == graph.epoch:
             self._reconciled = True
@@ -103,6 +106,15 @@ class NewsReader:
         elif self._log_problem and not problem:
             yield News("LogRecovered", "WriteLog", "The operation log can be written again.")
         self._log_problem = problem
+
+
+def _end_of(predecessor: Predecessor) -> Iterator[News]:
+    """What the successor tells; of a leader that was seen to die the operator has told, who saw it."""
+    name = predecessor.name or "the last leader"
+    if predecessor.end in ("expired", "replaced"):
+        yield News("LeaderLost", "Elect", f"{name} {predecessor.cause}.", "Warning")
+    elif predecessor.end == "released":
+        yield News("HandedOver", "Elect", "The last leader stopped cleanly, and its lease was free at once.")
 
 
 def _failover(graph: ExecutionGraph, failover: FailoverCompleted) -> Iterator[News]:
@@ -146,10 +158,19 @@ class EventPoster:
         for news in self._reader[1].read(leading):
             if not leading.is_leader():
                 return
-            try:
-                await self._post(news)
-            except ClusterError as error:
-                logger.warning("no Event could be made of %s (%s): %s", news.reason, news.note, error)
+            await self._post_or_lose(news)
+
+    async def tell_losses(self, losses: deque[str]) -> None:
+        """Make an Event of each end of a term of this JobManager that was no clean stop, and take it out."""
+        while losses:
+            news = News("LeaderLost", "StepDown", f"{self._pod} leads no more: {losses.popleft()}", "Warning")
+            await self._post_or_lose(news)
+
+    async def _post_or_lose(self, news: News) -> None:
+        try:
+            await self._post(news)
+        except ClusterError as error:
+            logger.warning("no Event could be made of %s (%s): %s", news.reason, news.note, error)
 
     async def _post(self, news: News) -> None:
         name = f"{self._regarding['name']}.{secrets.token_hex(8)}"

@@ -6,6 +6,7 @@ was a container of this very pod; there is never more than one, so it is dead, a
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ class KubernetesSurroundings:
         self._status = StatusWriter(api, namespace=job.namespace, name=job.name, uid=uid, job_id=job.id, pod=pod)
         self._events = EventPoster(api, namespace=job.namespace, name=job.name, uid=uid, pod=pod)
 
-    async def attend(self, leading: Callable[[], Leading | None]) -> None:
+    async def attend(self, leading: Callable[[], Leading | None], losses: deque[str]) -> None:
         """See Surroundings."""
 
         async def tell_status() -> None:
@@ -55,6 +56,7 @@ class KubernetesSurroundings:
 
         async def tell_events() -> None:
             while True:
+                await self._events.tell_losses(losses)
                 await self._events.tell(leading())
                 await asyncio.sleep(TELL_INTERVAL)
 

@@ -2,9 +2,10 @@
 
 So the work itself pays nothing, but for the writer of the log, which counts its blocks. Names begin with
 ``flinkjob_jobmanager_``; times are seconds, sizes bytes. What is about the job is told by the leader alone. A failover's
-numbers are those of the latest one.
+numbers are those of the latest one, but for the verdicts, which are counted.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -15,10 +16,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from flinkjob.graph.executiongraph import ExecutionGraph
+from flinkjob.graph.operations import FailoverCompleted
 from flinkjob.graph.states import ExecutionState, JobStatus
-from flinkjob.jobmanager.rest_failovers import VERDICTS
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
 from flinkjob.jobmanager.surroundings import Leading
+from flinkjob.jobmaster.reconciliation import REASON_CLASSES, reason_class
+from flinkjob.jobmaster.verdicts import Verdict
 from flinkjob.oplog.writer import WRITE_BUCKETS, LogWriter
 
 PREFIX = "flinkjob_jobmanager_"
@@ -42,6 +45,11 @@ class JobManagerCollector(Collector):
 
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
+        restarted = Verdict.CONFLICT.value
+        labels = [(verdict.value, "") for verdict in Verdict if verdict is not Verdict.CONFLICT]
+        # All from the start, at 0: Prometheus does not see the increase of a counter that begins with its first value.
+        self._verdicts = Counter(dict.fromkeys([*labels, *((restarted, each) for each in REASON_CLASSES)], 0))
+        self._counted_epoch = 0
 
     def describe(self) -> list[Metric]:
         """Nothing: the metrics are not to be made once more when the collector is registered."""
@@ -55,6 +63,7 @@ class JobManagerCollector(Collector):
         yield _gauge(
             "waits_for_person", "Whether it leads nothing until somebody comes.", bool(self._measured.problem())
         )
+        yield self._failover_tasks(graph)
         if leading is not None and graph is not None:
             yield from _job(graph)
             yield from _tasks(graph)
@@ -62,6 +71,28 @@ class JobManagerCollector(Collector):
             yield from _slots(graph, self._measured.connected())
             if leading.writer is not None:
                 yield from _log(leading.writer)
+
+    def _failover_tasks(self, graph: ExecutionGraph | None) -> Metric:
+        """The verdicts of all failovers to this JobManager: each is counted when it is first seen."""
+        if graph is not None and graph.failovers and graph.failovers[-1].epoch == graph.epoch > self._counted_epoch:
+            self._counted_epoch = graph.epoch
+            self._verdicts.update(_verdicts_of(graph.failovers[-1]))
+        counted = CounterMetricFamily(
+            PREFIX + "failover_tasks",
+            "Tasks by what became of them in failovers to this JobManager, and why where they had to run again.",
+            labels=["verdict", "reason"],
+        )
+        for labels, count in self._verdicts.items():
+            counted.add_metric(labels, count)
+        return counted
+
+
+def _verdicts_of(failover: FailoverCompleted) -> Counter[tuple[str, str]]:
+    """The tasks of a failover by verdict and reason. What runs again for another's sake had a verdict of its own before."""
+    restarted = Verdict.CONFLICT.value
+    counted = Counter({(verdict, ""): n for verdict, n in failover.verdicts.items() if verdict != restarted})
+    counted.update((restarted, reason_class(task.reason)) for task in failover.restarted)
+    return counted
 
 
 def jobmanager_registry(measured: Measured) -> CollectorRegistry:
@@ -119,18 +150,15 @@ def _failovers(graph: ExecutionGraph) -> Iterator[Metric]:
     if not graph.failovers:
         return
     latest = graph.failovers[-1]
-    gap = (latest.decided_at - latest.started_at) / 1000
-    yield _gauge("failover_gap_seconds", "From the new leader's election to its first decision.", gap)
+    yield _gauge(
+        "failover_gap_seconds",
+        "From the old leader's last sign of life to the new leader's first decision.",
+        latest.gap_ms / 1000,
+    )
     yield _gauge("failover_replay_seconds", "The replay of the operation log.", latest.replay_ms / 1000)
     yield _gauge("failover_reconcile_seconds", "From the replay to the last verdict.", latest.reconcile_ms / 1000)
     yield _gauge("failover_replayed_operations", "Operations after the snapshot.", latest.replayed_operations)
     yield _gauge("failover_timestamp_seconds", "When the new leader made its first decision.", latest.decided_at / 1000)
-    verdicts = GaugeMetricFamily(
-        PREFIX + "failover_tasks", "Tasks by what became of them in the failover.", labels=["verdict"]
-    )
-    for verdict in sorted({*VERDICTS, *latest.verdicts}):
-        verdicts.add_metric([verdict], latest.verdicts.get(verdict, 0))
-    yield verdicts
 
 
 def _slots(graph: ExecutionGraph, connected: Mapping[str, ConnectedTaskManager]) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ mend it, so the leader keeps the lease, leads nothing, and says so until a perso
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from flinkjob.jobmanager.connections import Connections
 from flinkjob.jobmanager.doors import changes_need_token, serving
 from flinkjob.jobmanager.job import Job
 from flinkjob.jobmanager.metrics import add_metrics_route, jobmanager_registry
+from flinkjob.jobmanager.predecessor import predecessor_of
 from flinkjob.jobmanager.rest import add_rest_routes
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
 from flinkjob.jobmanager.surroundings import (
@@ -105,6 +107,7 @@ class JobManager:
         self._job = job
         self._options = options
         self._clock = Clock()
+        self._began_at = self._clock.now_ms()
         self._connections = Connections(self._clock)
         self._tls = ServerTls(options.tls) if options.tls is not None else None
         self._surroundings = surroundings or OneMachine(
@@ -116,6 +119,7 @@ class JobManager:
         self._over = asyncio.Event()
         self._problem = ""
         self._reason = ""
+        self._losses: deque[str] = deque(maxlen=10)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and stand until ``stop``; then give the lease to whoever comes next.
@@ -154,7 +158,7 @@ class JobManager:
             self._surroundings.identity,
             self._surroundings.store,
             on_elected=self._elected,
-            on_lost=lambda reason: self._end_term(),
+            on_lost=self._lost,
             times=self._job.election_times,
             address=self._options.address,
             rest=self.address,
@@ -188,6 +192,9 @@ class JobManager:
             hooks=TermHooks(self._connections.send, self._election.is_leader, self._term_over),
             clock=self._clock,
             watch=self._surroundings.watch,
+            predecessor=predecessor_of(
+                self._election.predecessor, own=self._surroundings.predecessors, since=self._began_at
+            ),
         )
         self._term = term
         self._opening = asyncio.create_task(self._open(term))
@@ -206,9 +213,13 @@ class JobManager:
             if term is self._term:
                 self._connections.lead(term)
 
+    def _lost(self, reason: str) -> None:
+        self._losses.append(reason)
+        self._end_term()
+
     def _term_over(self, error: FlinkJobError) -> None:
         logger.error("the term is over: %s", error)
-        self._end_term()
+        self._lost(str(error))
         self._over.set()
 
     def _end_term(self) -> None:
@@ -290,7 +301,7 @@ class JobManager:
         return self._election.record if self._election is not None else None
 
     async def _attend(self) -> None:
-        await self._surroundings.attend(self.leading)
+        await self._surroundings.attend(self.leading, self._losses)
 
     # What the REST API asks
 
@@ -304,7 +315,8 @@ class JobManager:
         if term is None or election is None:
             return None
         running = {worker.id: len(worker.tasks) for worker in term.master.workers} if term.master is not None else {}
-        return Leading(election.is_leader, term.since, term.graph, term.writer, self._problem, self._reason, running)
+        told = (election.is_leader, term.since, term.graph, term.writer, self._problem, self._reason)
+        return Leading(*told, running, term.predecessor)
 
     def leader_address(self) -> str:
         """See RestBackend. Of JobManagers that do not tell a REST address, the one address there is."""

@@ -70,6 +70,7 @@ def _failover(graph: ExecutionGraph, failover: FailoverCompleted) -> Json:
         "replay-ms": failover.replay_ms,
         "reconcile-ms": failover.reconcile_ms,
         "decided-at": failover.decided_at,
+        "gap-ms": failover.gap_ms,
         "verdicts": dict.fromkeys(VERDICTS, 0) | failover.verdicts,
         "restarted": [
             {

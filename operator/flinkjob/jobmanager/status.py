@@ -98,7 +98,7 @@ def _failover(graph: ExecutionGraph, failover: FailoverCompleted) -> FailoverSta
         detected_at=timestamp(failover.started_at),
         replay_ms=failover.replay_ms,
         reconcile_ms=failover.reconcile_ms,
-        gap_ms=float(failover.decided_at - failover.started_at),
+        gap_ms=float(failover.gap_ms),
         replayed_operations=failover.replayed_operations,
         verdicts=Verdicts(**known),
         restarted=tuple(

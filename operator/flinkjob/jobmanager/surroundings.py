@@ -6,6 +6,7 @@ On one machine that is a lease file and the cluster file of whoever keeps the pr
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from flinkjob.election.store import LeaseStore
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.jobmanager.job import Job
 from flinkjob.jobmanager.liveness import ClusterFileWatch, NoWatch, TaskManagerWatch
+from flinkjob.jobmanager.predecessor import NOBODY, Predecessor
 from flinkjob.oplog.storage import is_local, local_path
 from flinkjob.oplog.writer import LogWriter
 
@@ -42,6 +44,7 @@ class Leading:
         problem: why nothing is led until a person comes; empty otherwise.
         reason: what kind of problem that is; see `api.status.Trouble`.
         running_tasks: how many tasks each TaskManager has, by its id.
+        predecessor: who held the lease before.
     """
 
     is_leader: Callable[[], bool]
@@ -51,6 +54,7 @@ class Leading:
     problem: str
     reason: str = LOG_UNREADABLE
     running_tasks: Mapping[str, int] = field(default_factory=dict)
+    predecessor: Predecessor = NOBODY
 
 
 class Surroundings(Protocol):
@@ -68,11 +72,12 @@ class Surroundings(Protocol):
     store: LeaseStore
     watch: TaskManagerWatch
 
-    async def attend(self, leading: Callable[[], Leading | None]) -> None:
+    async def attend(self, leading: Callable[[], Leading | None], losses: deque[str]) -> None:
         """Do what is to be done beside the terms, until cancelled. Nothing that goes wrong in it concerns a term.
 
         Args:
             leading: gives the term of the moment; None while this JobManager does not lead.
+            losses: why terms have ended otherwise than by a clean stop; to be taken out by who tells of them.
         """
 
 
@@ -94,7 +99,7 @@ class OneMachine:
         self.store: LeaseStore = FileLeaseStore(lease_file or _lease_file_of(job))
         self.watch: TaskManagerWatch = ClusterFileWatch(cluster_file) if cluster_file is not None else NoWatch()
 
-    async def attend(self, leading: Callable[[], Leading | None]) -> None:
+    async def attend(self, leading: Callable[[], Leading | None], losses: deque[str]) -> None:
         """See Surroundings."""
 
 

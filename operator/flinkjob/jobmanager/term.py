@@ -31,6 +31,7 @@ from flinkjob.jobmanager.clock import Clock
 from flinkjob.jobmanager.effects import EffectQueue, Journal, NoJournal
 from flinkjob.jobmanager.job import Job
 from flinkjob.jobmanager.liveness import TaskManagerWatch
+from flinkjob.jobmanager.predecessor import NOBODY, Predecessor
 from flinkjob.jobmanager.result import encode_result, job_result
 from flinkjob.jobmanager.splits import find_splits
 from flinkjob.jobmaster import events as ev
@@ -71,16 +72,26 @@ class Term:
         job: what is to run, and where it is kept.
         leader: this JobManager's id.
         lease_term: the number of this term in the lease; the epoch where there is no log.
+        predecessor: who held the lease before.
 
     Attributes:
         since: when the term began, milliseconds.
     """
 
     def __init__(
-        self, *, job: Job, leader: str, lease_term: int, hooks: TermHooks, clock: Clock, watch: TaskManagerWatch
+        self,
+        *,
+        job: Job,
+        leader: str,
+        lease_term: int,
+        hooks: TermHooks,
+        clock: Clock,
+        watch: TaskManagerWatch,
+        predecessor: Predecessor = NOBODY,
     ) -> None:
         self.job = job
         self.leader = leader
+        self.predecessor = predecessor
         self.since = clock.now_ms()
         self.master: JobMaster | None = None
         self.writer: LogWriter | None = None
@@ -140,8 +151,10 @@ class Term:
             flush_interval=self.job.configuration.get(opt.OPERATION_LOG_FLUSH_INTERVAL) / 1000,
             retry_deadline=self.job.configuration.get(opt.OPERATION_LOG_WRITE_DEADLINE) / 1000,
         )
-        cause = f"the leader {graph.leader} of epoch {graph.epoch} is gone" if graph.run else ""
-        return graph, log.epoch, Replay(cause, started_at, operations, self._clock.now_ms() - began)
+        before = self.predecessor
+        cause = f"the leader {graph.leader} of epoch {graph.epoch} {before.cause}" if graph.run else ""
+        took = self._clock.now_ms() - began
+        return graph, log.epoch, Replay(cause, started_at, operations, took, before.seen)
 
     def dispatch(self, event: ev.Event) -> None:
         """Tell the JobMaster.

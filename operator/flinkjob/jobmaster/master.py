@@ -18,7 +18,7 @@ from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
 from flinkjob.jobmaster.deciding import MAX_CAUSE, Deciding, JobMasterOptions
 from flinkjob.jobmaster.failover import inputs_of, outputs_needed, region_restart
-from flinkjob.jobmaster.reconciliation import Reconciliation, Replay
+from flinkjob.jobmaster.reconciliation import FAILED_ITSELF, INPUT_RUNS_AGAIN, Reconciliation, Replay
 from flinkjob.jobmaster.verdicts import Verdict, check_reports, judge
 from flinkjob.jobmaster.workers import Worker
 from flinkjob.worker.protocol import AttemptId, JobOver, Report, Splits
@@ -300,7 +300,7 @@ class JobMaster(Deciding):
             self._do(ops.JobStatusChanged(JobStatus.RUNNING, self._now))
         for task in self._to_restart(reconciliation.failed, reconciliation.lost):
             alone = task in reconciliation.failed
-            reconciliation.restarted.setdefault(task, "it failed by itself" if alone else "what it read runs again")
+            reconciliation.restarted.setdefault(task, FAILED_ITSELF if alone else INPUT_RUNS_AGAIN)
         replay = reconciliation.replay
         self._do(
             ops.FailoverCompleted(
@@ -314,6 +314,7 @@ class JobMaster(Deciding):
                 decided_at=self._now,
                 verdicts=dict(sorted(reconciliation.verdicts.items())),
                 restarted=reconciliation.restarted_tasks(),
+                silent_since=replay.silent_since,
             )
         )
         if reconciliation.failed or reconciliation.lost:

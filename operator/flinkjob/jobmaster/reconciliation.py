@@ -4,6 +4,7 @@ It is open from a new leader's start until each attempt that the log holds as ac
 are still needed have been looked at, or the time is over. Scheduling waits for that.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,12 +23,32 @@ class Replay:
         started_at: when the new leader began to replay, milliseconds.
         operations: how many were replayed.
         ms: how long it took.
+        silent_since: when the previous leader last gave a sign of life, milliseconds; 0 where that is not known.
     """
 
     cause: str = ""
     started_at: int = 0
     operations: int = 0
     ms: float = 0.0
+    silent_since: int = 0
+
+
+_LOST_PARTITION = "its result partition is missing or damaged"
+FAILED_ITSELF, INPUT_RUNS_AGAIN = "it failed by itself", "what it read runs again"
+_CLASSES = (
+    (re.compile("TaskManager .* no longer has it"), "not reported"),
+    (re.compile("TaskManager .* is lost: "), "TaskManager lost"),
+    (re.compile(_LOST_PARTITION), "partition lost"),
+    (re.compile(FAILED_ITSELF), "failed"),
+    (re.compile(INPUT_RUNS_AGAIN), "input runs again"),
+)
+REASON_CLASSES = (*(name for _, name in _CLASSES), "other")
+"""The kinds of reasons why a failover restarts a task, for metrics; there are no others."""
+
+
+def reason_class(reason: str) -> str:
+    """The kind of a reason: one of `REASON_CLASSES`."""
+    return next((name for pattern, name in _CLASSES if pattern.match(reason)), "other")
 
 
 @dataclass(slots=True)
@@ -68,7 +89,7 @@ class Reconciliation:
         for task in missing:
             self.lost.add(task)
             self.verdicts[Verdict.CONFLICT.value] += 1
-            self.restarted.setdefault(task, "its result partition is missing or damaged")
+            self.restarted.setdefault(task, _LOST_PARTITION)
 
     def restarted_tasks(self) -> tuple[RestartedTask, ...]:
         """For the history."""
