@@ -166,6 +166,7 @@ def test_kubectl_scales_and_lists_it(create: Create, apiserver: ApiServer, names
     )
     status = {
         "jobStatus": {"state": "RUNNING"},
+        "currentLeader": "wordcount-jobmanager-0",
         "leader": {"pod": "wordcount-jobmanager-0", "epoch": 3, "since": "2026-01-01T00:00:00Z"},
         "failovers": 2,
         "tasks": "2/5/8",

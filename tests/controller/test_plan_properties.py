@@ -1,5 +1,6 @@
 """Whatever happens, and whenever the operator dies: nothing is done twice, nobody else is hit, and in the end all is well."""
 
+import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.world import World, flinkjob
 from flinkjob.controller import children, names
+from flinkjob.controller.actions import Plan
 from flinkjob.controller.observed import ChildKey, format_time
 
 Action = tuple[str, int]
@@ -224,6 +226,49 @@ def test_from_whatever_state_a_deleted_job_goes_and_leaves_nothing(happenings: l
     life.world.delete(life.world.job_key)
     life.world.settle(ticks=80)
     assert life.world.objects == {}
+
+
+def contents(world: World) -> dict[ChildKey, Any]:
+    """All there is, without the numbers that count writes."""
+    bare = copy.deepcopy(world.objects)
+    for manifest in bare.values():
+        del manifest["metadata"]["resourceVersion"]
+    return bare
+
+
+def touched(made: Plan) -> set[ChildKey]:
+    """The objects that a plan makes, changes or deletes, but for the FlinkJob."""
+    made_or_changed = {children.key_of(each) for each in (*(apply.manifest for apply in made.applies), *made.creates)}
+    return made_or_changed | {delete.key for delete in made.deletes}
+
+
+@settings(max_examples=60)
+@given(actions(*ACTIONS))
+def test_a_plan_that_is_carried_out_twice_changes_nothing_the_second_time(happenings: list[Action]) -> None:
+    life = Life()
+    for action in happenings:
+        life.happen(action)
+    made = life.world.reconcile()
+    before = contents(life.world)
+    life.world.carry_out(made)
+    assert contents(life.world) == before
+
+
+@settings(max_examples=60)
+@given(actions(*ACTIONS))
+def test_what_a_plan_has_done_is_not_done_again_by_the_next_one(happenings: list[Action]) -> None:
+    """The cluster does not move in between. A pod that was made or deleted is seen, and may be what the next step has waited
+    for; where the first plan did neither, there is no next step."""
+    life = Life()
+    for action in happenings:
+        life.happen(action)
+    first = life.world.reconcile()
+    second = life.world.plan()
+    assert not touched(first) & touched(second)
+    assert not any((second.issue_secrets, second.add_finalizer, second.remove_finalizer, second.applies))
+    assert len(second.creates) <= len(first.deletes), "only what was deleted is made up for"
+    if not first.creates and not first.deletes:
+        assert second.idle, second
 
 
 @settings(max_examples=100)

@@ -182,7 +182,7 @@ OWN: dict[str, object] = {
         "id": str, "epoch": int, "leader": str, "failover-count": int,
         "failovers": [{
             "epoch": int, "leader": str, "cause": str, "started-at": int, "replayed-operations": int, "replay-ms": float,
-            "reconcile-ms": float, "decided-at": int,
+            "reconcile-ms": float, "decided-at": int, "gap-ms": int,
             "verdicts": MapOf(int, ("continued", "advanced", "redeployed", "restarted", "orphaned")),
             "restarted": [{"task": str, "vertex-id": str, "subtask": int, "reason": str}],
         }],

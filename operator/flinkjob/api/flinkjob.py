@@ -76,7 +76,8 @@ class DeletionPolicy(enum.StrEnum):
 
     Attributes:
         RETAIN: it stays.
-        DELETE: it is removed before the FlinkJob goes.
+        DELETE: it is removed before the FlinkJob goes, of all runs in the storage that the FlinkJob names by then; what
+            earlier runs have left in another one stays.
     """
 
     RETAIN = "Retain"
