@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from flinkjob.api.flinkjob import job_id
 from kube.apiserver import ApiServer
 from kube.proxy import proxy_to
 from local.clusters import begun_once, eventually
 from rpc.certificates import make_authority, make_certificate, place
 
-from .pods import JobOnKubernetes, delete_pod, set_pod_status, tls_files
+from .pods import JOB, JobOnKubernetes, delete_pod, set_pod_status, tls_files
 
 
 @pytest.fixture
@@ -69,7 +70,11 @@ def test_a_killed_leader_is_a_non_event_and_the_resource_tells_of_it(job: JobOnK
     assert failover["verdicts"]["continued"] == 4
     assert failover["verdicts"]["restarted"] == 0
     assert (failover["epoch"], failover["leader"]) == (2, standby.id)
-    eventually(lambda: reasons(job) >= {"LeaderElected", "Replayed", "Reconciled"}, "there are Events")
+    # Nobody has emptied the Lease: it was waited for, and nobody decided anything meanwhile.
+    assert failover["cause"] == f"the leader {leader.id} of epoch 1 is gone: it has not renewed its lease for 3 s"
+    assert failover["gapMs"] >= 3000 > failover["replayMs"] + failover["reconcileMs"]
+    assert sorted(status["runningTasks"].values()) == [2, 2]
+    eventually(lambda: reasons(job) >= {"LeaderLost", "LeaderElected", "Replayed", "Reconciled"}, "there are Events")
     assert all(event["regarding"]["uid"] == job.uid for event in job.events())
 
     job.job.open("second")
@@ -83,6 +88,23 @@ def test_a_killed_leader_is_a_non_event_and_the_resource_tells_of_it(job: JobOnK
     assert begun_once(before)
     managers = {entry["manager"] for entry in job.resource()["metadata"]["managedFields"] if "subresource" in entry}
     assert managers == {"flinkjob-jobmanager"}
+
+
+def test_what_keeps_the_elected_from_leading_is_told_also_of_a_run_in_which_nobody_has_led(
+    job: JobOnKubernetes,
+) -> None:
+    text = job.job.manifest.read_text()
+    job.job.manifest.write_text(text.replace("gated:total", "gated:is_not_there"))
+    assert job.job.manifest.read_text() != text
+    jobmanager = job.start_jobmanager(0)
+    trouble = eventually(lambda: job.status().get("trouble"), "the trouble is told")
+    assert trouble["reason"] == "JobInvalid"
+    assert "is_not_there" in trouble["message"]
+    status = job.status()
+    assert status["leader"]["pod"] == jobmanager.id
+    assert status["jobStatus"] == {"jobId": job_id(job.namespace, JOB, job.uid), "error": trouble["message"]}
+    assert "log" not in status
+    eventually(lambda: "JobWaits" in reasons(job), "there is an Event")
 
 
 def test_an_outage_of_the_api_server_does_not_stop_the_job(job: JobOnKubernetes, apiserver: ApiServer) -> None:
