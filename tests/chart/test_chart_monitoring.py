@@ -22,7 +22,7 @@ PREFIXES = {
     "flinkjob_jobmanager_": jobmanager_metrics,
     "flinkjob_taskmanager_": taskmanager_metrics,
 }
-LABELS = {"namespace", "flinkjob_io_job", "state", "verdict", "outcome", "verb", "le"}
+LABELS = {"namespace", "flinkjob_io_job", "state", "verdict", "reason", "outcome", "verb", "le"}
 """Labels of the metrics, and the two that Prometheus adds of the pod."""
 
 
