@@ -388,6 +388,23 @@ async def test_a_deleted_lease_costs_the_leader_nothing(stand: Stand, apiserver:
     assert apiserver.call("GET", path(namespace))["spec"]["holderIdentity"] == "first"
 
 
+async def test_a_lease_that_was_modified_externally_is_corrected(
+    stand: Stand, store: KubernetesLeaseStore, apiserver: ApiServer, namespace: str
+) -> None:
+    """Flink ``KubernetesLeaderElectionDriverTest.testLeaderConfigMapModifiedExternallyShouldBeCorrected``."""
+    first = await stand("first")
+    await until(lambda: first.leads)
+    record = await store.read()
+    assert record is not None
+    change = {"metadata": {"annotations": {ADDRESS: "elsewhere:1"}}}
+    apiserver.call("PATCH", path(namespace), change, content_type="application/merge-patch+json")
+    async with asyncio.timeout(30):
+        while (seen := await store.read()) is None or seen.address != record.address:
+            await asyncio.sleep(0.02)
+    assert first.leads
+    assert first.events == ["elected"]
+
+
 async def test_a_lease_that_another_took_ends_the_term(stand: Stand, store: KubernetesLeaseStore) -> None:
     first = await stand("first")
     await until(lambda: first.leads)

@@ -14,7 +14,7 @@ from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as ev
 from flinkjob.jobmaster.failover import output_needed
 from flinkjob.jobmaster.restart import FixedDelay
-from flinkjob.worker.protocol import AttemptId, Splits
+from flinkjob.worker.protocol import AttemptId, Report, Splits
 
 from .bench import Bench
 from .jobs import FORWARD, HASH, job, pair, vertex, word_count
@@ -173,8 +173,69 @@ def test_batch_with_task_failover() -> None:
     assert len(bench.logged(ops.RestartScheduled)) == 1
 
 
+def test_recover_slot() -> None:
+    """Blink ``SlotPoolTest.testRecoverSlot``: a task that goes on has its slot, and only the others get new tasks."""
+    old = Bench(pair(producers=3))
+    old.connect(slots=2)
+    old.running(0, 0)
+    old.running(0, 1)
+    bench = old.successor()
+    bench.connect(slots=2, reports=[bench.report(0, 0, E.RUNNING), bench.report(0, 1, E.RUNNING)])
+    assert bench.status == "RUNNING"
+    assert not bench.deployed()
+    bench.finished(0, 1)
+    assert bench.deployed() == [AttemptId(1, 0, 2, 0)]
+
+
+def deployed() -> Bench:
+    """Two producers run on one TaskManager, which is about to connect anew to the same leader."""
+    bench = Bench(pair(producers=2))
+    bench.connect()
+    bench.running(0, 0)
+    bench.running(0, 1)
+    bench.handle(ev.TaskManagerDisconnected("tm-0"))
+    return bench
+
+
+def test_matching_deployments() -> None:
+    """Flink ``DefaultExecutionDeploymentReconcilerTest.testMatchingDeployments``."""
+    bench = deployed()
+    bench.connect(reports=[bench.report(0, 0, E.RUNNING), bench.report(0, 1, E.RUNNING)])
+    assert bench.states()[0] == ["RUNNING", "RUNNING"]
+    assert (bench.deployed(), bench.cancelled()) == ([], [])
+
+
+def test_missing_deployments() -> None:
+    """Flink ``DefaultExecutionDeploymentReconcilerTest.testMissingDeployments``: what is not there has failed."""
+    bench = deployed()
+    bench.connect(reports=[bench.report(0, 0, E.RUNNING)])
+    assert bench.states()[0] == ["RUNNING", "FAILED"]
+    assert bench.cancelled() == []
+
+
+def test_unknown_deployments() -> None:
+    """Flink ``DefaultExecutionDeploymentReconcilerTest.testUnknownDeployments``: what nobody asked for is cancelled."""
+    bench = deployed()
+    unknown = AttemptId(1, 1, 0, 7)
+    known = [bench.report(0, 0, E.RUNNING), bench.report(0, 1, E.RUNNING)]
+    bench.connect(slots=2, reports=[*known, Report(unknown, E.RUNNING)])
+    assert bench.states() == [["RUNNING", "RUNNING"], ["CREATED"]]
+    assert bench.cancelled() == [unknown]
+
+
+def test_missing_and_unknown_deployments() -> None:
+    """Flink ``DefaultExecutionDeploymentReconcilerTest.testMissingAndUnknownDeployments``: each gets its due at once."""
+    bench = deployed()
+    unknown = AttemptId(1, 1, 0, 7)
+    bench.connect(reports=[bench.report(0, 0, E.RUNNING), Report(unknown, E.RUNNING)])
+    assert bench.states() == [["RUNNING", "FAILED"], ["CREATED"]]
+    assert bench.cancelled() == [unknown]
+
+
 def test_pending_deployments_are_not_failed() -> None:
-    """Flink ``DefaultExecutionDeploymentReconcilerTest.testPendingDeployments``: here the command is sent again."""
+    """Flink ``DefaultExecutionDeploymentReconcilerTest.testPendingDeployments``, and JobMaster's
+    ``testExecutionDeploymentReconciliationForPendingExecution``: here the command is sent again.
+    """
     old = Bench(pair())
     old.connect()
     bench = old.successor()
@@ -213,6 +274,22 @@ def test_task_executor_not_registered_on_time() -> None:
     assert bench.status == "RUNNING"
     assert bench.state(0) == "FAILED"
     assert bench.graph.failovers[-1].verdicts == {"restarted": 1}
+
+
+def test_recover_decided_parallelism_from_the_same_job_graph_instance() -> None:
+    """FLIP-383 ``testRecoverDecidedParallelismFromTheSameJobGraphInstance``: there a leader decided it, and wrote it into
+    the JobGraph; here it is declared, and no term changes anything in the JobGraph that all of them share.
+    """
+    graph = pair(producers=3, consumers=2)
+    stored = graph.encode()
+    bench = Bench(graph)
+    for _ in range(2):
+        bench.connect(slots=3, reports=[bench.report(0, 0, E.RUNNING)] if bench.graph.epoch > 1 else [])
+        bench.running(0, 0)
+        bench = bench.successor()
+        assert bench.graph.job_graph is graph
+        assert [len(states) for states in bench.states()] == [3, 2]
+    assert graph.encode() == stored
 
 
 def test_recover_from_jm_failover_and_partitions_unavailable() -> None:

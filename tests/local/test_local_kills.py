@@ -7,6 +7,7 @@ from .conftest import Start
 
 
 def test_the_leaders_death_changes_nothing_but_the_epoch(start: Start) -> None:
+    """Blink ``BatchWithFinishedTaskITCase``, too: the first vertex has finished, and nothing of it is run again."""
     run = start()
     before = run.in_second()
     dead = run.leader()
@@ -24,6 +25,46 @@ def test_the_leaders_death_changes_nothing_but_the_epoch(start: Start) -> None:
     for told in ("detected_ms", "replay_ms", "reconcile_ms", "gap_ms"):
         assert failover[told] >= 0
     assert {operation["epoch"] for operation in operations(run)} == {1, 2}
+
+
+def test_batch(start: Start) -> None:
+    """Blink ``BatchITCase``: the leader dies while the sources run, and all of them go on."""
+    run = start()
+    run.running("first", 2)
+    before = run.job.starts("first")
+    kill(run.leader())
+    run.running("first", 2, epoch=2)
+    assert run.job.starts("first") == before
+    outcome = run.finish()
+    check_undisturbed(run, run.job.starts("second"), outcome)
+    assert run.job.starts("first") == before
+    (failover,) = outcome.report["failovers"]
+    assert failover["verdicts"] == {"continued": 2, "advanced": 0, "redeployed": 0, "restarted": 0, "orphaned": 0}
+
+
+def test_batch_with_task_failover(start: Start) -> None:
+    """Blink ``BatchWithTaskFailoverITCase``: the leader dies, and a TaskManager once the next one has begun. It costs one
+    restart, and that is all that the budget has.
+    """
+    run = start(restart__strategy_fixed__delay_attempts="1")
+    before = run.in_second()
+    dead = run.cluster()["taskmanagers"][0]
+    kill(run.leader())
+    run.running("second", 4, epoch=2)
+    kill(dead)
+    eventually(lambda: len(run.job.starts("second")) == 6, "the lost tasks run again")
+    outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.report["outputs"] == RESULT
+    lost = {subtask for (subtask, _), (mark,) in before.items() if mark.taskmanager == dead["pid"]}
+    after = run.job.starts("second")
+    assert set(after) == {*before, *((subtask, 1) for subtask in lost)}
+    assert before.items() <= after.items()
+    assert begun_once(after, attempts=(0, 1))
+    assert begun_once(run.job.starts("first"))
+    (failover,) = outcome.report["failovers"]
+    assert failover["verdicts"]["continued"] == 4
+    assert len([op for op in operations(run) if op["operation"] == "RestartScheduled"]) == 1
 
 
 def test_a_task_that_finishes_without_a_leader_is_not_run_again(start: Start) -> None:

@@ -99,6 +99,7 @@ def test_every_lower_epoch_is_fenced_also_those_that_came_in_between(open_medium
 
 
 def test_rolling_begins_a_segment_only_where_the_present_one_has_something(medium: Medium) -> None:
+    """FLIP-383 ``FileSystemJobEventStoreTest.testCutBlock``, too."""
     appender = medium.appender(claimed(medium))
     appender.roll()
     assert medium.segments() == [Segment(1, 0)]
@@ -175,6 +176,26 @@ def test_a_successor_reads_all_that_was_acknowledged(open_medium: OpenMedium) ->
     assert Leader(open_medium(), "third").history == second.history
 
 
+def test_read_and_write_op_log(open_medium: OpenMedium) -> None:
+    """Blink ``FileSystemOperationLogStoreTest.testReadAndWriteOpLog``, ``MemoryOperationLogStoreTest``'s, and FLIP-383
+    ``FileSystemJobEventStoreTest.testReadAndWriteEvent``: five operations, two generations that write nothing, and two
+    operations more; then the log is cleared. Cleared it is by setting it aside: nothing is deleted.
+    """
+    first = Leader(open_medium(), "first")
+    for _ in range(5):
+        first.commit()
+    assert len(first.history) == 5
+    for _ in range(2):
+        assert Leader(open_medium()).history == first.history
+    later = Leader(open_medium(), "later")
+    later.commit(2)
+    last = Leader(open_medium(), "last")
+    assert len(last.history) == 7
+    assert last.history == later.history
+    last.log.set_aside()
+    assert Leader(open_medium()).history == []
+
+
 def test_what_a_deposed_leader_acknowledges_at_any_point_its_successor_has_read(open_medium: OpenMedium) -> None:
     for point in range(4):
         old = Leader(open_medium(), f"old-{point}")
@@ -211,6 +232,9 @@ def test_one_that_sleeps_until_its_successor_has_taken_a_snapshot_replays_nothin
 
 
 def test_a_torn_end_is_dropped_and_the_successor_goes_on_behind_it(open_medium: OpenMedium) -> None:
+    """FLIP-383 ``FileSystemJobEventStoreTest.testReadUnexpectedLengthEvent`` among them: a header that announces more than
+    there is.
+    """
     history: list[Operation] = []
     for cut in (1, 51, 60, -1):
         leader = Leader(open_medium(), f"cut-{cut}")

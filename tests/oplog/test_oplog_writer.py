@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from flinkjob.api.errors import Deposed, LogUnavailable, StorageError
-from flinkjob.graph.operations import Operation, encode_operations
+from flinkjob.graph.operations import EpochStarted, Operation, encode_operations
 from flinkjob.oplog.append import AppendMedium, FileAppender
 from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.medium import Segment
@@ -124,9 +124,28 @@ async def test_operations_get_lsns_at_once_and_are_durable_later(medium: AppendM
     assert outcome.failures == []
 
 
+async def test_multi_thread_write_event(medium: AppendMedium) -> None:
+    """FLIP-383 ``FileSystemJobEventStoreTest.testMultiThreadWriteEvent``: many write at once, here tasks of one loop; all
+    that each wrote is there once and in its order.
+    """
+    writer = open_writer(medium, Outcome())
+
+    async def write(number: int) -> None:
+        for step in range(10):
+            await writer.wait_durable(writer.append([EpochStarted(epoch=step + 1, leader=f"{number}", at=1)]))
+
+    await asyncio.gather(*(write(number) for number in range(10)))
+    await writer.close()
+    told = [op for op in replayed(medium) if isinstance(op, EpochStarted)]
+    assert len(told) == 100
+    for number in range(10):
+        assert [op.epoch for op in told if op.leader == f"{number}"] == list(range(1, 11))
+
+
 async def test_what_arrives_during_a_commit_becomes_the_next_block(
     medium: AppendMedium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """FLIP-383 ``FsBatchFlushOutputStreamTest.testBatchFlush``, too."""
     gate = Gate(monkeypatch)
     outcome = Outcome()
     writer = open_writer(medium, outcome)
@@ -164,6 +183,7 @@ async def test_a_block_is_bounded_in_operations_and_in_bytes(medium: AppendMediu
 
 
 async def test_an_operation_larger_than_a_block_is_written_by_itself(medium: AppendMedium) -> None:
+    """FLIP-383 ``FsBatchFlushOutputStreamTest.testWriteLargerThanBufferSize``, too."""
     outcome = Outcome()
     OperationLog.open(medium, "jm")
     writer = LogWriter(
@@ -191,6 +211,7 @@ async def test_a_commit_lingers_for_company(medium: AppendMedium) -> None:
 
 
 async def test_the_log_goes_on_where_the_predecessor_ended(medium: AppendMedium) -> None:
+    """FLIP-383 ``JobEventManagerTest.testRestart``, too."""
     for term in range(3):
         writer = open_writer(medium, Outcome())
         assert writer.last_lsn == writer.durable_lsn == 2 * term
@@ -218,10 +239,27 @@ async def test_what_was_replayed_is_synced_before_anything_is_written(
 
 
 async def test_the_writer_needs_a_finished_replay(medium: AppendMedium) -> None:
+    """FLIP-383 ``JobEventManagerTest.testInvalidInvoke``, too: there nothing was written before the start."""
     log = OperationLog.open(medium, "jm")
     outcome = Outcome()
     with pytest.raises(RuntimeError, match="has not been replayed"):
         log.writer(on_durable=outcome.durable.append, on_failed=outcome.on_failed)
+
+
+async def test_start_twice(medium: AppendMedium) -> None:
+    """FLIP-383 ``JobEventManagerTest.testStartTwice``: there the second start was refused; here whoever opens the log a
+    second time is another leader, and deposes the first.
+    """
+    outcome = Outcome()
+    first = open_writer(medium, outcome)
+    second = open_writer(medium, Outcome())
+    first.append(ops(1, 1))
+    await outcome.failed.wait()
+    assert [type(error) for error in outcome.failures] == [Deposed]
+    await first.close()
+    second.append(ops(1, 1))
+    await second.close()
+    assert replayed(medium) == ops(1, 1)
 
 
 async def test_a_failing_write_is_repeated_with_growing_pauses_until_it_succeeds(
@@ -330,6 +368,7 @@ async def test_a_deposed_leader_whose_files_are_trimmed_away_is_told_as_well(med
 
 
 async def test_closing_writes_what_has_been_appended(medium: AppendMedium) -> None:
+    """FLIP-383 ``JobEventManagerTest.testStop``, too: a log that is closed takes nothing more."""
     outcome = Outcome()
     writer = open_writer(medium, outcome, Time(), flush_interval=100.0)
     writer.append(ops(1, 5))

@@ -104,6 +104,26 @@ def test_what_changes_between_registration_and_answer_is_told_after_the_answer(b
     assert states(bench.tell(registered(2))) == [(0, FINISHED)]
 
 
+def reconnected(bench: Bench, epoch: int) -> list[ev.Effect]:
+    """Two tasks run, the connection is lost and taken up again; what was done about that."""
+    bench.tell(deploy(1, attempt(0), attempt(1)), ev.Started(attempt(0)), ev.Started(attempt(1)))
+    effects = bench.tell(ev.ConnectionLost())
+    bench.pass_time(RECONNECTION_TIMEOUT - 1)
+    return effects + bench.join(epoch)
+
+
+@pytest.mark.parametrize("epoch", [1, 2], ids=["previous", "new"])
+def test_reconnecting_to_a_job_master(bench: Bench, epoch: int) -> None:
+    """Blink ``TaskExecutorTest.testReconnectingToPreviousJobMaster`` and ``testReconnectingToNewJobMaster``: the slots
+    stay in use, and what runs in them is reported once.
+    """
+    effects = reconnected(bench, epoch)
+    assert bench.executor.slots == [attempt(0), attempt(1)]
+    assert sorted(states(effects)) == [(0, RUNNING), (1, RUNNING)]
+    assert [type(effect) for effect in effects] == [ev.Send]
+    assert bench.executor.epoch == epoch
+
+
 # Epochs
 
 

@@ -247,7 +247,9 @@ class Elector:
         if self._must_look:
             return Step(Look(), 0.0)
         self._next_try = now + self._pause(jitter)
-        new = msgspec.structs.replace(record or self._last_known, renew_time=timestamp)
+        # Where the leader is reached is its own to say: it corrects what somebody else has made of it.
+        places = {"address": self._address, "rest": self._rest}
+        new = msgspec.structs.replace(record or self._last_known, renew_time=timestamp, **places)
         return Step(Renew(new, record.version if record else ""), 0.0)
 
     def _step_down(self, reason: str) -> Step:
