@@ -8,6 +8,8 @@ import pytest
 from flinkjob.oplog import storage
 from flinkjob.oplog.medium import Medium
 
+from . import lagging
+
 OpenMedium = Callable[[], Medium]
 
 
@@ -25,6 +27,12 @@ def job_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def open_medium(job_url: str) -> OpenMedium:
     """Opens the same store anew each time, as another process would."""
     return lambda: storage.open_medium(job_url)
+
+
+@pytest.fixture
+def open_lagging(job_url: str) -> OpenMedium:
+    """Opens the same store anew each time, where listings lag behind."""
+    return lambda: lagging.open_lagging(job_url)
 
 
 @pytest.fixture

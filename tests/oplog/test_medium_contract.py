@@ -288,6 +288,33 @@ def test_an_unacknowledged_block_is_in_the_history_of_all_successors_or_of_none(
     assert Leader(open_medium(), "third").history == second.history
 
 
+def test_a_listing_that_lags_behind_hides_nothing(open_lagging: OpenMedium) -> None:
+    """Each leader had listed the store long before its term, and so had one that leads for the second time."""
+    media = [open_lagging() for _ in range(4)]
+    history: list[Operation] = []
+    for term, medium in enumerate([*media, media[0]]):
+        for waiting in media:
+            waiting.segments()
+            waiting.snapshots()
+        leader = Leader(medium, f"jm-{term}")
+        assert leader.history == history
+        for _ in range(3):
+            leader.commit(2)
+            leader.snapshot()
+            leader.commit(1)
+        history = leader.history
+    old, new = leader, Leader(media[1], "new")
+    assert new.history == history
+    with pytest.raises(Deposed):
+        old.commit()
+
+
+def test_a_claim_that_a_listing_hides_is_not_made_twice(open_lagging: OpenMedium) -> None:
+    media = [open_lagging() for _ in range(4)]
+    assert [medium.segments() for medium in media] == [[], [], [], []]
+    assert [medium.claim() for medium in media] == [1, 2, 3, 4]
+
+
 def test_trimming_keeps_the_log_replayable(open_medium: OpenMedium) -> None:
     history: list[Operation] = []
     for term in range(1, 5):

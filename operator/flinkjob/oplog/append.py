@@ -70,8 +70,11 @@ class AppendMedium:
         for other in range(1, epoch):
             if other not in marked:
                 self._mark(other, f"{epoch} {leader}\n".encode())
-        # A change of this directory last of all, so that an NFS client lists it anew before it reads.
-        os.close(os.open(self._fence(epoch), os.O_CREAT | os.O_WRONLY, 0o644))
+        # A change of both directories last of all, so that an NFS client lists them anew before it reads.
+        passing = self._snapshots / f".{epoch:010d}.tmp"
+        self._touch(passing)
+        passing.unlink(missing_ok=True)
+        self._touch(self._fence(epoch))
         sync_directory(self._log)
 
     def check_fence(self, epoch: int) -> None:
@@ -110,6 +113,9 @@ class AppendMedium:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _touch(self, path: Path) -> None:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
     def _fence(self, epoch: int) -> Path:
         return self._log / f"{epoch:010d}.fence"
