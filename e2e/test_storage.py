@@ -30,7 +30,8 @@ def test_a_log_on_s3_outlives_its_leader(job: Job, tmp_path: Path) -> None:
     if nodes is None or nodes.engine.address != ADDRESS:
         pytest.skip("only pods of the cluster that has an engine of its own have a way to this machine")
     remote = replace(job, storage=f"s3://{BUCKET}/ha")
-    with s3_server(tmp_path, bind="0.0.0.0") as environment:
+    with s3_server(tmp_path, bind="0.0.0.0") as s3:
+        environment = dict(s3.environment)
         endpoint = environment.pop("FSSPEC_S3_ENDPOINT_URL").replace("127.0.0.1", OUTSIDE)
         secret = {
             "apiVersion": "v1",

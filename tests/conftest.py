@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from kube.apiserver import ApiServer, ApiServerMissing, api_server
 from stores.hadoop import Hdfs, HdfsMissing, hdfs_cluster
-from stores.seaweed import BUCKET, s3_server
+from stores.seaweed import BUCKET, S3, s3_server
 
 # `make fuzz` and `make simulate` look for new examples. How long one takes says more of the machine than of the code.
 settings.register_profile(
@@ -20,14 +20,22 @@ settings.load_profile("same examples every time")
 
 
 @pytest.fixture(scope="session")
-def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An S3 server, and the environment variables with which a process finds it; this one does already."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as environment:
-        yield environment
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3 server."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture
-def s3_url(s3_environment: dict[str, str], request: pytest.FixtureRequest) -> str:
+def s3_environment(s3: S3, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment variables with which processes started from now on find the S3 server; this one does already."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3.environment
+
+
+@pytest.fixture
+def s3_url(s3: S3, request: pytest.FixtureRequest) -> str:
     """A place of the test's own on the S3 server."""
     return f"s3://{BUCKET}/{abs(hash(request.node.nodeid)):x}"
 

@@ -20,112 +20,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local.clusters import GatedJob, Run, eventually, operations
+from chaos.faults import FullDisk, ReadOnly
+from chaos.soakchecks import Deeds, FollowedLog, OpenFiles, finished_again, litter, undue_failures
+from chaos.soakjob import RESULT, SPLITS, VERTICES, SoakJob, log_of
+from flinkjob.api.errors import StorageError
+from local.clusters import Run, alive, eventually
 
 JOB_DEADLINE = 300.0
 """Seconds in which a job has to end, whatever is done to it."""
 
-LEASE = 2
 LONGEST_STOP = 4.0
 """Seconds; a leader that is stopped for more than the lease is a zombie when it goes on."""
 
 ENOUGH_PROBLEMS = 5
 """No further job is begun when there are so many."""
 
-SPLITS = 120
-KEYS = 7
+LONGEST_OUTAGE = 3.0
+"""Seconds in which the log cannot be written; its leader holds back meanwhile."""
 
-MODULE = """
-import json
-import os
-import time
-from pathlib import Path
-
-from flinkjob import Split
-
-
-def begin(context):
-    path = Path(context.args["dir"]) / f"{context.vertex}-{context.subtask}-{context.attempt}.mark"
-    mark = {"pid": os.getpid(), "taskmanager": os.getppid(), "began": ""}
-    with path.open("a") as file:
-        file.write(json.dumps(mark) + "\\n")
-
-
-def numbers(args):
-    for number in range(args["splits"]):
-        yield Split(payload=number)
-
-
-def read(context):
-    begin(context)
-    for split in context.splits():
-        time.sleep(0.15)
-        context.emit((split.payload % context.args["keys"], split.payload))
-        context.add("splits", 1)
-
-
-def add(context):
-    begin(context)
-    sums = {}
-    for key, number in context.read():
-        sums[key] = sums.get(key, 0) + number
-    for _ in range(40):
-        time.sleep(0.1)
-    for key, total in sums.items():
-        context.emit((key, total))
-
-
-def collect(context):
-    begin(context)
-    for item in sorted(context.read()):
-        context.emit(item)
-"""
-
-MANIFEST = """
-apiVersion: flinkjob.io/v1alpha1
-kind: FlinkJob
-metadata: {{name: soak}}
-spec:
-  flinkConfiguration:
-    restart-strategy.type: fixed-delay
-    restart-strategy.fixed-delay.attempts: 1000
-    restart-strategy.fixed-delay.delay: 1 ms
-    heartbeat.timeout: 6 s
-    high-availability.kubernetes.leader-election.lease-duration: {lease} s
-    high-availability.kubernetes.leader-election.renew-deadline: 1500 ms
-    high-availability.kubernetes.leader-election.retry-period: 300 ms
-    jobmanager.failover.snapshot-interval-operations: 40
-  jobManager: {{replicas: 2}}
-  taskManager: {{replicas: 2, taskSlots: 2}}
-  job:
-    vertices:
-      - name: read
-        parallelism: 8
-        task: {{python: "soak:read", args: {{dir: "{dir}", keys: {keys}}}}}
-        splits: {{python: "soak:numbers", args: {{splits: {splits}}}}}
-      - name: add
-        parallelism: 6
-        task: {{python: "soak:add", args: {{dir: "{dir}"}}}}
-        inputs: [{{from: read, partitioner: hash}}]
-      - {{name: collect, task: {{python: "soak:collect", args: {{dir: "{dir}"}}}}, inputs: [{{from: add}}]}}
-"""
-
-VERTICES = ("read", "add", "collect")
-
-RESULT = {"collect": [[key, sum(range(key, SPLITS, KEYS))] for key in range(KEYS)]}
-
-
-class SoakJob(GatedJob):
-    """A job of three vertices with splits and a hash exchange; its tasks tell of their starts as gated ones do."""
-
-    @classmethod
-    def create(cls, path: Path) -> "SoakJob":
-        """Write the files."""
-        path.mkdir()
-        (path / "soak.py").write_text(MODULE)
-        job = cls(path)
-        job.manifest.write_text(MANIFEST.format(dir=path, lease=LEASE, splits=SPLITS, keys=KEYS))
-        return job
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the open files of all processes."""
 
 
 @dataclass
@@ -133,6 +47,7 @@ class Report:
     """What has happened; ``problems`` are sentences, and there must be none."""
 
     seed: int
+    without: list[str] = field(default_factory=list)
     jobs: int = 0
     seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
@@ -140,10 +55,12 @@ class Report:
     verdicts: Counter[str] = field(default_factory=Counter)
     failovers: int = 0
     tasks: int = 0
+    operations: int = 0
     restarted: int = 0
     finished_again: int = 0
     begun_twice: int = 0
-    undue_restarts: int = 0
+    undue_failures: int = 0
+    leaks: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -156,25 +73,33 @@ class Report:
             "gaps": f"{gaps} (after deaths; a stopped leader has none)",
             "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in self.verdicts.most_common() if count)
             or "-",
-            "tasks": f"{self.tasks}, {self.restarted} run again because their TaskManager died",
+            "faults that cannot be made here": "; ".join(self.without) or "-",
+            "operations": f"{self.operations}, each of which was looked at",
+            "tasks": f"{self.tasks}, {self.restarted} run again because their TaskManager died or they were told to fail",
             "finished tasks run again": self.finished_again,
-            "running tasks restarted without need": self.undue_restarts,
+            "running tasks restarted without need": self.undue_failures,
             "attempts begun twice": self.begun_twice,
+            "processes with more and more open files": self.leaks,
             "problems": len(self.problems),
         }
-        lines = [f"{name:<38} {value}" for name, value in rows.items()]
+        lines = [f"{name:<41} {value}" for name, value in rows.items()]
         return "\n".join([*lines, *(f"  - {problem}" for problem in self.problems)])
 
 
 class Faults:
     """Strikes one run, at random."""
 
-    def __init__(self, run: Run, dice: random.Random, counts: Counter[str]) -> None:
-        self.killed: set[int] = set()
+    def __init__(
+        self, run: Run, job: SoakJob, outage: FullDisk | ReadOnly | None, dice: random.Random, counts: Counter[str]
+    ) -> None:
+        self.deeds = Deeds()
         self._run = run
+        self._job = job
+        self._outage = outage
         self._dice = dice
         self._counts = counts
-        self._stopped: list[tuple[float, int]] = []
+        self._undoing: list[tuple[float, Callable[[], object]]] = []
+        self._broken = False
         self._kinds: dict[str, Callable[[Any, list[Any], list[Any]], bool]] = {
             "leader killed": lambda leader, standbys, workers: self._kill(leader),
             "standby killed": lambda leader, standbys, workers: self._kill(standbys[0]),
@@ -185,7 +110,11 @@ class Faults:
             "leader stopped": lambda leader, standbys, workers: self._stop(leader, LONGEST_STOP),
             "standby stopped": lambda leader, standbys, workers: self._stop(standbys[0], LONGEST_STOP),
             "TaskManager stopped": lambda leader, standbys, workers: self._stop(workers[0], LONGEST_STOP / 2),
+            "task told to fail": lambda leader, standbys, workers: self._fail_a_task(),
         }
+        if outage is not None:
+            name = "the log's disk full" if isinstance(outage, FullDisk) else "the log unwritable"
+            self._kinds[name] = lambda leader, standbys, workers: self._break_the_log()
 
     def strike(self) -> None:
         """Do something, if the cluster is there to have it done."""
@@ -199,22 +128,54 @@ class Faults:
         if leaders and standbys and workers and self._kinds[kind](leaders[0], standbys, workers):
             self._counts[kind] += 1
 
-    def wake(self, *, all: bool = False) -> None:
-        """Have those go on that have been stopped for long enough."""
-        for due, pid in list(self._stopped):
+    def undo(self, *, all: bool = False) -> None:
+        """Have those go on that have been stopped for long enough, and the log be written again."""
+        for due, action in list(self._undoing):
             if all or time.monotonic() >= due:
-                self._stopped.remove((due, pid))
-                _signal(pid, signal.SIGCONT)
+                self._undoing.remove((due, action))
+                action()
+
+    def _later(self, longest: float, action: Callable[[], object]) -> None:
+        self._undoing.append((time.monotonic() + self._dice.uniform(0.2, longest), action))
 
     def _kill(self, *entries: Any) -> bool:
         for entry in entries:
-            self.killed.add(entry["pid"])
+            self.deeds.killed.setdefault(entry["id"], time.time_ns() // 1_000_000)
+            self.deeds.kills += 1
             _signal(entry["pid"], signal.SIGKILL)
         return bool(entries)
 
     def _stop(self, entry: Any, longest: float) -> bool:
-        self._stopped.append((time.monotonic() + self._dice.uniform(0.2, longest), entry["pid"]))
+        self._later(longest, lambda: _signal(entry["pid"], signal.SIGCONT))
         return _signal(entry["pid"], signal.SIGSTOP)
+
+    def _fail_a_task(self) -> bool:
+        """Any attempt whose process lives; it may have ended in the same moment, and then nothing comes of it."""
+        running = [
+            (number, subtask, attempt)
+            for number, vertex in enumerate(VERTICES)
+            for (subtask, attempt), marks in self._job.starts(vertex).items()
+            if alive(marks[-1].pid)
+        ]
+        if not running:
+            return False
+        number, subtask, attempt = self._dice.choice(sorted(running))
+        self.deeds.told_to_fail.add((number, subtask, attempt))
+        self._job.fail(VERTICES[number], subtask, attempt)
+        return True
+
+    def _break_the_log(self) -> bool:
+        if self._broken or self._outage is None:
+            return False
+        self._outage.begin()
+        self._broken = True
+        self._later(LONGEST_OUTAGE, self._mend_the_log)
+        return True
+
+    def _mend_the_log(self) -> None:
+        assert self._outage is not None
+        self._outage.end()
+        self._broken = False
 
 
 def _signal(pid: int, number: signal.Signals) -> bool:
@@ -252,29 +213,50 @@ def soak(
 
 
 def _one_job(path: Path, dice: random.Random, every: float, report: Report) -> None:
-    job = SoakJob.create(path / "job")
-    run = Run.start(job, path / "state")
-    faults = Faults(run, dice, report.faults)
-    try:
-        if not _until_the_end(run, faults, every):
-            report.problems.append(f"the job did not end in {JOB_DEADLINE:g} s")
-            return
-        outcome = run.end()
-        if outcome.code != 0 or "Traceback" in outcome.stderr:
-            report.problems.append(f"the run ended with exit code {outcome.code}: {outcome.stderr[-500:]}")
-            return
-        _check(run, outcome.report, faults.killed, report)
-    finally:
-        faults.wake(all=True)
-        run.close()
+    job, state = SoakJob.create(path / "job"), path / "state"
+    with _outage(log_of(state), dice, report) as outage, contextlib.closing(FollowedLog(log_of(state))) as log:
+        run, files = Run.start(job, state), OpenFiles()
+        faults = Faults(run, job, outage, dice, report.faults)
+        try:
+            if not _until_the_end(run, faults, log, files, every):
+                report.problems.append(f"the job did not end in {JOB_DEADLINE:g} s")
+                return
+            faults.undo(all=True)
+            outcome = run.end()
+            if outcome.code != 0 or "Traceback" in outcome.stderr:
+                report.problems.append(f"the run ended with exit code {outcome.code}: {outcome.stderr[-500:]}")
+                return
+            _check(run, outcome.report, faults.deeds, log, path / "followed", report)
+        finally:
+            faults.undo(all=True)
+            run.close()
+    leaks = files.leaks()
+    report.leaks += len(leaks)
+    report.problems += leaks
     with contextlib.suppress(AssertionError):
         eventually(lambda: not list(_processes_of(path)), "no process is left", deadline=10)
     for left in _processes_of(path):
         report.problems.append(f"process {left} is left")
 
 
-def _until_the_end(run: Run, faults: Faults, every: float) -> bool:
-    began = time.monotonic()
+@contextlib.contextmanager
+def _outage(oplog: Path, dice: random.Random, report: Report) -> Iterator[FullDisk | ReadOnly | None]:
+    """A way for the log to become unwritable, of two; None where it cannot be made, which the report tells."""
+    oplog.mkdir(parents=True)
+    outage = dice.choice((FullDisk, ReadOnly))(oplog)
+    if reason := outage.prepare():
+        if reason not in report.without:
+            report.without.append(reason)
+        yield None
+        return
+    try:
+        yield outage
+    finally:
+        outage.remove()
+
+
+def _until_the_end(run: Run, faults: Faults, log: FollowedLog, files: OpenFiles, every: float) -> bool:
+    began = looked = time.monotonic()
     due = began + every
     while run.process.poll() is None:
         now = time.monotonic()
@@ -283,12 +265,17 @@ def _until_the_end(run: Run, faults: Faults, every: float) -> bool:
         if now >= due:
             due = now + every
             faults.strike()
-        faults.wake()
+        faults.undo()
+        log.follow()
+        if now >= looked + LOOK_EVERY:
+            looked = now
+            run.cluster()
+            files.look([run.process.pid, *run.seen])
         time.sleep(0.02)
     return True
 
 
-def _check(run: Run, told: Any, killed: set[int], report: Report) -> None:
+def _check(run: Run, told: Any, deeds: Deeds, log: FollowedLog, scratch: Path, report: Report) -> None:
     """Compare what the run and its log tell with what they must."""
     report.failovers += len(told["failovers"])
     report.gaps += [failover["gap_ms"] for failover in told["failovers"] if failover["gap_ms"] is not None]
@@ -301,12 +288,18 @@ def _check(run: Run, told: Any, killed: set[int], report: Report) -> None:
         problems.append(f"the result is {told['outputs']}")
     if told["accumulators"] != {"splits": SPLITS}:
         problems.append(f"the accumulators are {told['accumulators']}")
-    again = _finished_again(operations(run))
+    try:
+        logged = log.operations(scratch)
+    except (StorageError, AssertionError) as error:
+        problems.append(f"the log could not be followed: {error}")
+        logged = []
+    report.operations += len(logged)
+    again = finished_again(logged)
     report.finished_again += len(again)
-    problems += [f"{task} had finished and ran again" for task in again]
-    undue = _undue_restarts(run.job, killed)
-    report.undue_restarts += len(undue)
-    problems += [f"{attempt} was not continued, and its TaskManager lives" for attempt in undue]
+    problems += [f"{VERTICES[vertex]}[{subtask}] had finished and ran again" for vertex, subtask in again]
+    undue = undue_failures(logged, deeds)
+    report.undue_failures += len(undue)
+    problems += undue
     twice = [
         f"{vertex}[{subtask}] attempt {attempt} was begun {len(marks)} times"
         for vertex in VERTICES
@@ -315,35 +308,8 @@ def _check(run: Run, told: Any, killed: set[int], report: Report) -> None:
     ]
     report.begun_twice += len(twice)
     problems += twice
-    # A process that is killed may leave the one file that it is about to rename.
-    litter = _litter(run.state)
-    problems += [f"{file} was left behind" for file in litter if len(litter) > len(killed)]
+    problems += [f"{file} was left behind" for file in litter(run.state, deeds)]
     report.problems += problems
-
-
-def _finished_again(told: list[dict[str, Any]]) -> list[str]:
-    """Tasks that were reset after they had finished, as far back as snapshots have left the log."""
-    finished: set[tuple[int, int]] = set()
-    again: list[str] = []
-    for op in told:
-        if op["operation"] == "TaskFinished":
-            finished.add((op["vertex"], op["subtask"]))
-        elif op["operation"] == "TasksReset":
-            tasks = finished & {(op["vertex"], subtask) for subtask in op["subtasks"]}
-            again += [f"{VERTICES[vertex]}[{subtask}]" for vertex, subtask in sorted(tasks)]
-    return again
-
-
-def _undue_restarts(job: GatedJob, killed: set[int]) -> list[str]:
-    """Attempts that were followed by another one although nobody had killed their TaskManager."""
-    found = []
-    for vertex in VERTICES:
-        starts = job.starts(vertex)
-        for (subtask, attempt), marks in starts.items():
-            later = [number for other, number in starts if other == subtask and number > attempt]
-            if later and marks[-1].taskmanager not in killed:
-                found.append(f"{vertex}[{subtask}] attempt {attempt}")
-    return found
 
 
 def _processes_of(path: Path) -> Iterator[str]:
@@ -353,12 +319,6 @@ def _processes_of(path: Path) -> Iterator[str]:
             words = cmdline.read_text().split("\0")
             if any(word.startswith(f"{path}/") for word in words):
                 yield f"{cmdline.parent.name} ({' '.join(words[:5])} …)"
-
-
-def _litter(state: Path) -> list[Path]:
-    """Files that nobody will ever read again."""
-    scratch = [path for path in (state / "work").glob("*/slot-*") if path.is_dir()]
-    return scratch + [path for path in state.rglob("*") if path.suffix == ".tmp"]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stores.hadoop import Hdfs
+from stores.seaweed import S3
 
 from .clusters import RESULT, Run, alive, check_undisturbed, eventually, kill, pids_of
 
@@ -21,12 +22,11 @@ WORDCOUNT = EXAMPLES / "wordcount" / "wordcount.yaml"
 
 
 @pytest.fixture(params=["s3", pytest.param("hdfs", marks=pytest.mark.hdfs)])
-def storage_dir(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def storage_dir(request: pytest.FixtureRequest) -> str:
     """A storage directory on each kind of store, which processes started from now on can reach."""
-    url: str = request.getfixturevalue(f"{request.param}_url")
     if request.param == "s3":
-        for name, value in request.getfixturevalue("s3_environment").items():
-            monkeypatch.setenv(name, value)
+        request.getfixturevalue("s3_environment")
+    url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
@@ -78,6 +78,45 @@ def test_every_running_task_is_continued_and_the_log_can_be_looked_at(start: Sta
     command = [sys.executable, "-m", "flinkjob", "log", "verify", f"{storage_dir}/default/gated-{uid}"]
     verified = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.usefixtures("s3_environment")
+def test_an_s3_server_that_dies_and_comes_back_loses_nothing(start: Start, s3: S3, s3_url: str) -> None:
+    """Nobody can read or write anything while tasks end and the leader wants to log it."""
+    run = start(high__availability_storageDir=s3_url)
+    before = run.in_second()
+    log = run.state / "logs" / f"{run.leader()['id']}.log"
+    s3.kill()
+    try:
+        run.job.open("second")  # their partitions cannot be written now: such attempts fail, and are run again
+        eventually(lambda: "could not be written" in log.read_text(), "the leader cannot write its log")
+    finally:
+        s3.start()
+    outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.report["outputs"] == RESULT
+    assert outcome.report["failovers"] == []
+    assert set(run.job.starts("first")) == {(0, 0), (1, 0)}, "what had finished was not run again"
+    assert before.items() <= run.job.starts("second").items()
+
+
+@pytest.mark.usefixtures("s3_environment")
+def test_a_leader_and_the_s3_server_that_die_together_lose_nothing(start: Start, s3: S3, s3_url: str) -> None:
+    """The new leader finds a log that nobody can read yet, and every task runs on meanwhile."""
+    run = start(high__availability_storageDir=s3_url)
+    before = run.in_second()
+    dead, standby = run.leader(), run.standby()
+    log = run.state / "logs" / f"{standby['id']}.log"
+    s3.kill()
+    try:
+        kill(dead)
+        eventually(lambda: "cannot be opened" in log.read_text(), "the next leader cannot open the log")
+    finally:
+        s3.start()
+    run.leader(not_pid=dead["pid"])
+    eventually(lambda: (run.progress() or {}).get("state") == "RUNNING", "the job goes on")
+    assert all(alive(pid) for pid in pids_of(before))
+    check_undisturbed(run, before, run.finish())
 
 
 @pytest.mark.hdfs

@@ -2,16 +2,15 @@
 
 import asyncio
 import sys
-from pathlib import Path
 
 from flinkjob.api.errors import StorageError
 from flinkjob.graph.operations import EpochStarted, encode_operations
-from flinkjob.oplog.append import AppendMedium
 from flinkjob.oplog.log import OperationLog
+from flinkjob.oplog.storage import open_medium
 
 
-async def lead(directory: Path, name: str) -> None:
-    log = OperationLog.open(AppendMedium(directory), name)
+async def lead(url: str, name: str) -> None:
+    log = OperationLog.open(open_medium(url), name)
     for _ in log.replay():
         pass
     failed = asyncio.Event()
@@ -34,4 +33,4 @@ async def lead(directory: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(lead(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(lead(sys.argv[1], sys.argv[2]))

@@ -1,6 +1,6 @@
 """Media whose listings lag behind what has been written, each as far as its kind of store may.
 
-- A file system on the network (NFS) may answer from what it listed before, until this client has itself changed the directory.
+- A file system on the network (NFS) may answer from what it listed before, until this client has changed the directory.
 - HDFS may be asked at an observer, which follows the NameNode, but never lags behind what this client has itself changed.
 - An object store may show what it showed at first, for ever.
 """

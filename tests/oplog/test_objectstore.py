@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flinkjob.oplog.objectstore import ObjectStore
+from stores.seaweed import S3
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -73,9 +74,7 @@ def test_errors_that_are_no_os_errors_become_some() -> None:
         ObjectStore("data://text").put("name", b"x")
 
 
-def test_wrong_credentials_are_an_error_of_one_kind(
-    s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_credentials_are_an_error_of_one_kind(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec.config
 
     from flinkjob.oplog import filesystem

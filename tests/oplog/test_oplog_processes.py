@@ -10,21 +10,31 @@ from pathlib import Path
 import pytest
 
 from flinkjob.graph.operations import EpochStarted
-from flinkjob.oplog.append import AppendMedium
 from flinkjob.oplog.inspect import show
-from flinkjob.oplog.replay import Replay
+from flinkjob.oplog.log import OperationLog
+from flinkjob.oplog.storage import open_medium
 
 StartLeader = Callable[[str], "subprocess.Popen[str]"]
 
 
+@pytest.fixture(params=["append", "s3", pytest.param("hdfs", marks=pytest.mark.hdfs)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a job's directory on each kind of store that processes can share."""
+    if request.param == "append":
+        return str(tmp_path)
+    if request.param == "s3":
+        request.getfixturevalue("s3_environment")
+    return f"{request.getfixturevalue(f'{request.param}_url')}/job"
+
+
 @pytest.fixture
-def start_leader(tmp_path: Path) -> Iterator[StartLeader]:
+def start_leader(url: str) -> Iterator[StartLeader]:
     leaders: list[subprocess.Popen[str]] = []
 
     def start(name: str) -> "subprocess.Popen[str]":
         program = Path(__file__).with_name("acknowledging.py")
         leader = subprocess.Popen(
-            [sys.executable, str(program), str(tmp_path), name], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(program), url, name], stdout=subprocess.PIPE, text=True
         )
         leaders.append(leader)
         return leader
@@ -46,9 +56,7 @@ def last_acknowledged(lines: list[str]) -> int:
     return int([line for line in lines if line.isdigit()][-1])
 
 
-def test_all_that_a_killed_leader_acknowledged_is_replayed_by_the_next(
-    tmp_path: Path, start_leader: StartLeader
-) -> None:
+def test_all_that_a_killed_leader_acknowledged_is_replayed_by_the_next(url: str, start_leader: StartLeader) -> None:
     for term in range(4):
         leader = start_leader(f"jm-{term}")
         lines = read_lines(leader, 30)
@@ -56,7 +64,7 @@ def test_all_that_a_killed_leader_acknowledged_is_replayed_by_the_next(
         rest, _ = leader.communicate()
         # A line that was cut off by the kill tells nothing; a whole one does.
         acknowledged = last_acknowledged(lines + rest.split("\n")[:-1])
-        replay = Replay.newest(AppendMedium(tmp_path))
+        replay = OperationLog.open(open_medium(url), "successor").replay()
         lsn = replay.snapshot_lsn
         for operations in replay:
             for operation in operations:
@@ -64,11 +72,11 @@ def test_all_that_a_killed_leader_acknowledged_is_replayed_by_the_next(
                 assert isinstance(operation, EpochStarted)
                 assert operation.epoch == lsn
         assert lsn >= acknowledged
-    assert len(AppendMedium(tmp_path).snapshots()) == 2
+    assert len(open_medium(url).snapshots()) == 2
 
 
 def test_a_leader_that_was_stopped_acknowledges_nothing_after_its_successor_has_begun(
-    tmp_path: Path, start_leader: StartLeader
+    url: str, start_leader: StartLeader
 ) -> None:
     zombie = start_leader("zombie")
     read_lines(zombie, 5)
@@ -86,7 +94,7 @@ def test_a_leader_that_was_stopped_acknowledges_nothing_after_its_successor_has_
     successor.kill()
     successor.wait()
     leaders = [
-        operation.leader for _, _, operation in show(AppendMedium(tmp_path)) if isinstance(operation, EpochStarted)
+        operation.leader for _, _, operation in show(open_medium(url)) if isinstance(operation, EpochStarted)
     ]
     assert sorted(leaders, key=["zombie", "successor"].index) == leaders
     assert leaders[-1] == "successor"

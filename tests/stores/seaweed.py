@@ -1,18 +1,22 @@
 """An S3 server for tests: SeaweedFS, which creates objects exclusively where a request asks for it (``If-None-Match``)."""
 
+import contextlib
 import json
 import shutil
+import subprocess
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
 import fsspec.config
 
-from stores.servers import free_ports, listens, server
+from stores.servers import end, free_ports, listens, server, wait_until
 
 BUCKET = "flinkjob"
+_FIRST = f"{BUCKET}/first"
 _KEY, _SECRET = "key", "secret"
 
 
@@ -21,9 +25,41 @@ def weed() -> str:
     return shutil.which("weed", path=sysconfig.get_path("scripts")) or "weed"
 
 
+@dataclass
+class S3:
+    """A running server.
+
+    Attributes:
+        environment: in which fsspec finds it; this process has it already.
+    """
+
+    environment: dict[str, str]
+    _command: list[str]
+    _log: Path
+    _process: "subprocess.Popen[bytes]"
+
+    def kill(self) -> None:
+        """kill -9: nobody answers any more."""
+        end(self._process)
+
+    def start(self) -> None:
+        """Start it again, on what it has on its disk, and wait until it serves what it served before."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_until(_first_is_there, self._process, self._log)
+
+
+def _first_is_there() -> bool:
+    with contextlib.suppress(OSError):
+        return bool(fsspec.filesystem("s3", skip_instance_cache=True).cat_file(_FIRST))
+    return False
+
+
 @contextmanager
-def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[dict[str, str]]:
-    """A server with an empty bucket; yields the environment in which fsspec finds it. In this process it does already.
+def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[S3]:
+    """A server with an empty bucket.
 
     Args:
         bind: the address it listens on; 0.0.0.0 lets others than this machine reach it.
@@ -53,9 +89,14 @@ def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[dict[str,
         "FSSPEC_S3_KEY": _KEY,
         "FSSPEC_S3_SECRET": _SECRET,
     }
-    with server(command, log=directory / "weed.log", serves=lambda: listens(ports["s3.port"])):
+    log = directory / "weed.log"
+    with server(command, log=log, serves=lambda: listens(ports["s3.port"])) as process:
         fsspec.config.set_conf_env(fsspec.config.conf, environment)
         filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
         filesystem.mkdir(BUCKET)
-        filesystem.pipe_file(f"{BUCKET}/first", b"the server makes its volumes now")
-        yield environment
+        filesystem.pipe_file(_FIRST, b"the server makes its volumes now")
+        s3 = S3(environment, command, log, process)
+        try:
+            yield s3
+        finally:
+            s3.kill()
