@@ -37,9 +37,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
 
-# On a real NameNode and DataNode: needs Java and Maven, which fetches 90 MB once; without them all are skipped.
+# On a real NameNode and DataNode: needs Java (17) and Maven, which fetches 90 MB once, and fails without them.
 test-hdfs: $(READY)
-	$(BIN)/python -m pytest -m hdfs -ra --timeout 600
+	HDFS_REQUIRED=1 $(BIN)/python -m pytest -m hdfs -ra --timeout 600
 
 # A real Kubernetes API server, built once into the user's cache (five minutes, with go). `make test` has the tests on it where
 # it is there; `make test-kube` runs them alone, and demands it.
@@ -87,8 +87,10 @@ soak: $(READY)
 simulate: $(READY)
 	cd tests && ../$(BIN)/python -m simulation.simulate $(SEEDS)
 
-# Changed logs, messages and manifests, guided by coverage; `make test` has a few hundred of each. Needs the extra `fuzz`.
+# Changed logs, messages and manifests, guided by coverage; `make test` has a few hundred of each. Installs atheris, which has
+# wheels for CPython 3.11 to 3.13 on Linux (x86-64): no part of the other locks.
 fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 	PYTHONPATH=tests $(BIN)/python -m simulation.fuzz --minutes $(MINUTES)
 
 lint: $(READY)
@@ -124,11 +126,12 @@ chart: $(READY)
 docs: $(READY)
 	cd tests && ../$(BIN)/python -m docs.generate
 
-# Renews the locks: of development, of the image, and of what builds the package in the image. Needs uv.
+# Renews the locks: of development, of the image, of the fuzzer, and of what builds the package in the image. Needs uv.
 UV_LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 lock:
 	$(UV_LOCK) pyproject.toml --extra dev --extra s3 --extra hdfs --output-file requirements.lock
 	$(UV_LOCK) pyproject.toml --extra s3 --extra hdfs --constraints requirements.lock --output-file requirements-image.lock
+	$(UV_LOCK) --group fuzz --only-binary :all: --output-file requirements-fuzz.lock
 	$(UV_LOCK) --group build --constraints requirements.lock --output-file requirements-build.lock
 
 clean:

@@ -42,11 +42,13 @@ def s3_url(s3: S3, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
-    """A NameNode and a DataNode; skipped where there is no Java to run them."""
+    """A NameNode and a DataNode; skipped where they cannot be run, unless HDFS_REQUIRED says that they have to be."""
     try:
         with hdfs_cluster(tmp_path_factory.mktemp("hdfs")) as cluster:
             yield cluster
     except HdfsMissing as missing:
+        if os.environ.get("HDFS_REQUIRED"):
+            raise
         pytest.skip(str(missing))
 
 

@@ -26,7 +26,7 @@ class FullDisk:
     def prepare(self) -> str:
         """Mount it; returns why that cannot be done, or nothing."""
         if os.geteuid():
-            return "a small tmpfs can only be mounted by root"
+            return "a small tmpfs, to be filled up, can only be mounted by root: run the tests as root"
         failure = _failure_of("mount", "-t", "tmpfs", "-o", f"size={self.size}", "tmpfs", self.path)
         return failure and f"no tmpfs can be mounted here: {failure}"
 
@@ -66,7 +66,7 @@ class ReadOnly:
                     failure = "it does not keep open files from being written"
                 _failure_of("chattr", "-i", probe)
         probe.unlink()
-        return failure and f"chattr +i does not work here: {failure}"
+        return failure and f"chattr +i, which needs root and a file system like ext4, does not work here: {failure}"
 
     def begin(self) -> None:
         """Nobody can write, create or remove anything."""
@@ -85,32 +85,46 @@ class ReadOnly:
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """A control group in which the kernel kills whoever takes too much memory (version 1 or 2 of them)."""
+    """A control group in which the kernel kills whoever takes too much memory, of version 1 or 2, whichever has memory."""
 
     path: Path
     bytes: int
 
     @classmethod
-    def create(cls, name: str, size: int) -> "MemoryLimit | None":
-        """Make the group; None where that cannot be done."""
-        for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
-            path = Path(root) / name
-            try:
-                path.mkdir()
-            except OSError:
-                continue
-            try:
-                (path / limit).write_text(str(size))
-            except OSError:
-                path.rmdir()
-                continue
-            return cls(path, size)
-        return None
+    def create(cls, name: str, size: int, root: Path = Path("/sys/fs/cgroup")) -> "MemoryLimit":
+        """Make the group.
+
+        Raises:
+            OSError: that cannot be done here.
+        """
+        if (root / "memory").is_dir():
+            limits = {"memory.limit_in_bytes": str(size)}
+            parent = root / "memory"
+        else:
+            # Without swap, or the kernel would rather use that.
+            limits = {"memory.max": str(size), "memory.swap.max": "0"}
+            parent = root
+            (root / "cgroup.subtree_control").write_text("+memory")
+        group = cls(parent / name, size)
+        group.path.mkdir()
+        try:
+            for file, limit in limits.items():
+                if file != "memory.swap.max" or (group.path / file).exists():
+                    (group.path / file).write_text(limit)
+        except OSError:
+            group.remove()
+            raise
+        return group
 
     @property
     def members(self) -> Path:
         """The file into which a process writes its id to belong to the group."""
         return self.path / "cgroup.procs"
+
+    def kills(self) -> int:
+        """How many processes the kernel has killed in it."""
+        (file,) = (path for path in self.path.iterdir() if path.name in ("memory.oom_control", "memory.events"))
+        return int(dict(line.split() for line in file.read_text().splitlines())["oom_kill"])
 
     def remove(self) -> None:
         """Remove the group, whose processes have ended."""

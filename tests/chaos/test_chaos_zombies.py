@@ -4,6 +4,7 @@ Each zombie finds a request to cancel the job when it wakes up: the command that
 ``CHAOS_ROUNDS`` says how many there are, one after the other in one cluster.
 """
 
+import asyncio
 import http.client
 import itertools
 import os
@@ -14,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from flinkjob.api.job import TaskSpec, VertexSpec
 from flinkjob.election.filestore import read_lease
+from flinkjob.worker import protocol as msg
 from local.clusters import (
     Run,
+    alive,
     check_nobody_is_left,
     check_undisturbed,
     eventually,
@@ -25,6 +29,7 @@ from local.clusters import (
     kill,
     operations,
 )
+from taskmanager.scripted import ScriptedJobManager, graph_of
 
 from .conftest import Start
 from .faults import descriptors
@@ -32,6 +37,9 @@ from .faults import descriptors
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "15"))
 SECONDS_PER_ROUND = 20
 """A bound for a machine that does much else meanwhile."""
+
+JOB = graph_of(VertexSpec(name="only", parallelism=1, task=TaskSpec(command=("true",))))
+"""What a zombie says that it leads; nobody is to look at it."""
 
 LET_EXPIRE_ALL = 5
 """Every so many rounds the TaskManagers have left the zombie before it wakes; else it finds them connected."""
@@ -68,6 +76,42 @@ def test_no_zombie_leader_gets_a_command_accepted(start: Start) -> None:
             for part in (opened[:LET_EXPIRE_ALL], opened[-LET_EXPIRE_ALL:])
         )
         assert all(late[pid] <= early[pid] + 4 for pid in late), f"open files at first {early} and at last {late}"
+    check_nobody_is_left(pids)
+
+
+async def test_taskmanagers_do_not_obey_one_whose_epoch_is_over(start: Start, tmp_path: Path) -> None:
+    """Neither its clock nor the log keeps this one from commanding: nobody but the TaskManagers does."""
+    run = start()
+    before = run.in_second()
+    kill(run.leader())
+    run.running("second", 4, epoch=2)
+    run.standby()
+    cluster = run.cluster()
+    os.kill(run.process.pid, signal.SIGSTOP)  # or it would start others in their place
+    zombie = ScriptedJobManager()
+    try:
+        for entry in cluster["jobmanagers"]:
+            kill(entry)
+        eventually(lambda: not any(alive(entry["pid"]) for entry in cluster["jobmanagers"]), "no JobManager is left")
+        await zombie.start(int(cluster["jobmanagers"][0]["rest"].rpartition(":")[2]))
+        commanded = set()
+        async with asyncio.timeout(60):
+            while len(commanded) < 2:
+                peer = await zombie.arrival()
+                register = await peer.first(msg.Register)
+                peer.accept(JOB, tmp_path, epoch=1)
+                peer.cancel(*(report.attempt for report in register.reports))
+                peer.send(msg.JobOver(1, "CANCELED"))
+                await peer.until(lambda peer=peer: peer.closed)  # type: ignore[misc]  # bound now
+                assert peer.reports == [], "it has reported, so it takes this one for its leader"
+                commanded.add(register.id)
+        assert len(commanded) == 2
+    finally:
+        await zombie.stop()
+        os.kill(run.process.pid, signal.SIGCONT)
+    run.running("second", 4, epoch=3)
+    pids = everybody(run)
+    check_undisturbed(run, before, run.finish())
     check_nobody_is_left(pids)
 
 

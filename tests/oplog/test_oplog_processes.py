@@ -33,9 +33,7 @@ def start_leader(url: str) -> Iterator[StartLeader]:
 
     def start(name: str) -> "subprocess.Popen[str]":
         program = Path(__file__).with_name("acknowledging.py")
-        leader = subprocess.Popen(
-            [sys.executable, str(program), url, name], stdout=subprocess.PIPE, text=True
-        )
+        leader = subprocess.Popen([sys.executable, str(program), url, name], stdout=subprocess.PIPE, text=True)
         leaders.append(leader)
         return leader
 
@@ -93,8 +91,6 @@ def test_a_leader_that_was_stopped_acknowledges_nothing_after_its_successor_has_
     read_lines(successor, 5)
     successor.kill()
     successor.wait()
-    leaders = [
-        operation.leader for _, _, operation in show(open_medium(url)) if isinstance(operation, EpochStarted)
-    ]
+    leaders = [operation.leader for _, _, operation in show(open_medium(url)) if isinstance(operation, EpochStarted)]
     assert sorted(leaders, key=["zombie", "successor"].index) == leaders
     assert leaders[-1] == "successor"

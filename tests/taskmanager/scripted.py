@@ -144,13 +144,13 @@ class ScriptedJobManager:
         self._peers: list[Peer] = []
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
-        """Listen on a free port."""
+    async def start(self, port: int = 0) -> None:
+        """Listen on a port; 0: a free one."""
         app = web.Application()
         app.router.add_get(TASKMANAGER_PATH, self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self._tls)
         await site.start()
         self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
 
