@@ -15,15 +15,15 @@ from oplog.leaders import Leader
 from .soak import soak
 from .soakchecks import SAMPLES, Deeds, FollowedLog, OpenFiles, finished_again, litter, undue_failures
 
-BEGUN = [
+BEGUN: list[ops.Operation] = [
     ops.EpochStarted(1, "jm-0", 1),
     ops.TaskManagerRegistered("tm-0", "tm-0:1", 2, 2),
     ops.TaskManagerRegistered("tm-1", "tm-1:1", 2, 2),
     ops.TaskDeploying(0, 0, 0, 1, 3),
     ops.TaskStateChanged(0, 0, 0, ExecutionState.RUNNING, 4),
 ]
-LOST = ops.TaskFailed(0, 0, 0, 10, "TaskManager tm-1 is lost: killed by SIGKILL")
-RESET = ops.TasksReset(0, (0,), 11)
+LOST: ops.Operation = ops.TaskFailed(0, 0, 0, 10, "TaskManager tm-1 is lost: killed by SIGKILL")
+RESET: ops.Operation = ops.TasksReset(0, (0,), 11)
 
 
 @pytest.mark.timeout(600)

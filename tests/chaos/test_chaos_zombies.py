@@ -94,7 +94,7 @@ async def test_taskmanagers_do_not_obey_one_whose_epoch_is_over(start: Start, tm
             kill(entry)
         eventually(lambda: not any(alive(entry["pid"]) for entry in cluster["jobmanagers"]), "no JobManager is left")
         await zombie.start(int(cluster["jobmanagers"][0]["rest"].rpartition(":")[2]))
-        commanded = set()
+        commanded: set[str] = set()
         async with asyncio.timeout(60):
             while len(commanded) < 2:
                 peer = await zombie.arrival()

@@ -85,17 +85,17 @@ def test_an_s3_server_that_dies_and_comes_back_loses_nothing(start: Start, s3: S
     """Nobody can read or write anything while tasks end and the leader wants to log it."""
     run = start(high__availability_storageDir=s3_url)
     before = run.in_second()
-    log = run.state / "logs" / f"{run.leader()['id']}.log"
     s3.kill()
     try:
-        run.job.open("second")  # their partitions cannot be written now: such attempts fail, and are run again
-        eventually(lambda: "could not be written" in log.read_text(), "the leader cannot write its log")
+        run.job.open("second")
+        s3.asked_in_vain(
+            8
+        )  # twice by each of them at the least, or by the leader; such attempts may fail, and run again
     finally:
         s3.start()
     outcome = run.finish()
     assert outcome.code == 0, outcome.stderr
     assert outcome.report["outputs"] == RESULT
-    assert outcome.report["failovers"] == []
     assert set(run.job.starts("first")) == {(0, 0), (1, 0)}, "what had finished was not run again"
     assert before.items() <= run.job.starts("second").items()
 
@@ -105,12 +105,11 @@ def test_a_leader_and_the_s3_server_that_die_together_lose_nothing(start: Start,
     """The new leader finds a log that nobody can read yet, and every task runs on meanwhile."""
     run = start(high__availability_storageDir=s3_url)
     before = run.in_second()
-    dead, standby = run.leader(), run.standby()
-    log = run.state / "logs" / f"{standby['id']}.log"
+    dead = run.leader()
     s3.kill()
     try:
         kill(dead)
-        eventually(lambda: "cannot be opened" in log.read_text(), "the next leader cannot open the log")
+        s3.asked_in_vain(3)  # by the next leader: tasks have nothing to ask for
     finally:
         s3.start()
     run.leader(not_pid=dead["pid"])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import fsspec
 import fsspec.config
 
-from stores.servers import end, free_ports, listens, server, wait_until
+from stores.servers import DEADLINE, end, free_ports, listens, server, wait_until
 
 BUCKET = "flinkjob"
 _FIRST = f"{BUCKET}/first"
@@ -34,6 +35,7 @@ class S3:
     """
 
     environment: dict[str, str]
+    _port: int
     _command: list[str]
     _log: Path
     _process: "subprocess.Popen[bytes]"
@@ -42,18 +44,28 @@ class S3:
         """kill -9: nobody answers any more."""
         end(self._process)
 
+    def asked_in_vain(self, times: int) -> None:
+        """While it is dead: wait until so many connections to it have been attempted."""
+        with socket.create_server(("127.0.0.1", self._port)) as door:
+            door.settimeout(DEADLINE)
+            for _ in range(times):
+                door.accept()[0].close()
+
     def start(self) -> None:
         """Start it again, on what it has on its disk, and wait until it serves what it served before."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        wait_until(_first_is_there, self._process, self._log)
+        wait_until(_serves, self._process, self._log)
 
 
-def _first_is_there() -> bool:
-    with contextlib.suppress(OSError):
-        return bool(fsspec.filesystem("s3", skip_instance_cache=True).cat_file(_FIRST))
+def _serves() -> bool:
+    """Whether it reads and writes: after a start it does the one before the other."""
+    with contextlib.suppress(Exception):  # the backend lets errors of its libraries through
+        filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
+        filesystem.pipe_file(f"{BUCKET}/again", filesystem.cat_file(_FIRST))
+        return True
     return False
 
 
@@ -95,7 +107,7 @@ def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[S3]:
         filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
         filesystem.mkdir(BUCKET)
         filesystem.pipe_file(_FIRST, b"the server makes its volumes now")
-        s3 = S3(environment, command, log, process)
+        s3 = S3(environment, ports["s3.port"], command, log, process)
         try:
             yield s3
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from flinkjob.api.errors import LogUnavailable
 from flinkjob.jobmanager.job import Job
 from flinkjob.jobmanager.result import JobResult, decode_result
 from flinkjob.local.cluster import ClusterFailed, ClusterOptions, Death, LocalCluster
@@ -80,7 +81,7 @@ class LocalRun:
     async def _follow(self, cluster: LocalCluster, monitor: Monitor) -> JobResult:
         kills = sorted(self.kill_leader_at)
         cancelled = False
-        while (ended := self._result()) is None:
+        while (ended := await asyncio.to_thread(self._result_if_known)) is None:
             if cluster.failure is not None:
                 raise cluster.failure
             view = await monitor.job()
@@ -121,7 +122,14 @@ class LocalRun:
             self._leader = ""
 
     def _ended(self) -> bool:
-        return self._result() is not None
+        return self._result_if_known() is not None
+
+    def _result_if_known(self) -> JobResult | None:
+        """The job's end; None also while the storage does not answer: the leader holds back until it does, and so do we."""
+        try:
+            return self._result()
+        except LogUnavailable:
+            return None
 
     def _result(self) -> JobResult | None:
         data = self.job.storage.read_result()
