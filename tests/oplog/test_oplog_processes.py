@@ -14,6 +14,8 @@ from flinkjob.oplog.inspect import show
 from flinkjob.oplog.log import OperationLog
 from flinkjob.oplog.storage import open_medium
 
+pytestmark = pytest.mark.timeout(300)  # leaders write without a pause, and on a busy machine to a busy store
+
 StartLeader = Callable[[str], "subprocess.Popen[str]"]
 
 
