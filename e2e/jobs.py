@@ -22,16 +22,32 @@ import time
 from pathlib import Path
 
 
-def hold(context):
+def begin(context):
     here = Path(context.args["gate"])
     here.mkdir(parents=True, exist_ok=True)
     with (here / f"{context.vertex}-{context.subtask}.starts").open("a") as starts:
         starts.write(f"{context.attempt} {os.uname().nodename} {os.getpid()}\\n")
+    return here
+
+
+def hold(context):
+    here = begin(context)
     while not (here / "open").exists():
         if context.cancelled:
             return
         time.sleep(0.05)
     context.emit(context.subtask + 1)
+
+
+def tick(context):
+    here = begin(context)
+    while not (here / "ticking").exists():
+        if context.cancelled:
+            return
+        time.sleep(0.05)
+    if not (here / "open").exists():
+        time.sleep(0.3)
+    context.emit(1)
 
 
 def first(context):
@@ -45,10 +61,11 @@ def total(context):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A FlinkJob of this suite: two tasks that end at once, four that hold until the gate is open, and their sum.
+    """A FlinkJob of this suite: two tasks that end at once, some that hold until the gate is open, and their sum.
 
     Attributes:
-        result: what the job gives in the end.
+        held: how many tasks hold.
+        ticks: how many tasks beside them are short, once the first of them may begin.
         directory: of the nodes, that is the job's volume.
         storage: where the job's data is: that volume, as pods see it, or the URL that its configuration names.
     """
@@ -56,9 +73,15 @@ class Job:
     kubernetes: Kubernetes
     namespace: str
     name: str = "held"
-    result: int = 1 + 2 + 3 + 4
+    held: int = 4
+    ticks: int = 0
     directory: str = SHARED
     storage: str = STORAGE
+
+    @property
+    def result(self) -> int:
+        """What the job gives in the end."""
+        return sum(range(1, self.held + 1)) + self.ticks
 
     @property
     def gate(self) -> str:
@@ -67,7 +90,12 @@ class Job:
 
     def manifest(self, **spec: Any) -> dict[str, Any]:
         """The resource; ``spec`` replaces fields of it."""
-        hold = {"python": "held:hold", "args": {"gate": self.gate}}
+        arguments = {"args": {"gate": self.gate}}
+        hold, tick = ({"python": f"held:{name}", **arguments} for name in ("hold", "tick"))
+        waiting = [{"name": "hold", "parallelism": self.held, "task": hold, "inputs": [{"from": "first"}]}]
+        if self.ticks:
+            waiting.append({"name": "tick", "parallelism": self.ticks, "task": tick, "inputs": [{"from": "first"}]})
+        total = {"python": "held:total"}
         return {
             "apiVersion": GROUP,
             "kind": "FlinkJob",
@@ -88,8 +116,8 @@ class Job:
                 "job": {
                     "vertices": [
                         {"name": "first", "parallelism": 2, "task": {"python": "held:first"}},
-                        {"name": "hold", "parallelism": 4, "task": hold, "inputs": [{"from": "first"}]},
-                        {"name": "total", "task": {"python": "held:total"}, "inputs": [{"from": "hold"}]},
+                        *waiting,
+                        {"name": "total", "task": total, "inputs": [{"from": each["name"]} for each in waiting]},
                     ]
                 },
                 **spec,
@@ -98,13 +126,17 @@ class Job:
 
     def create(self, **spec: Any) -> None:
         """Create the volume, the module and the job."""
+        self.apply(*self.manifests(**spec))
+
+    def manifests(self, **spec: Any) -> list[dict[str, Any]]:
+        """The volume, the module and the job."""
         module = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": self.name, "namespace": self.namespace},
             "data": {"held.py": MODULE},
         }
-        self.apply(module, *self._volume(), self.manifest(**spec))
+        return [module, *self._volume(), self.manifest(**spec)]
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         """``kubectl apply``."""
@@ -146,20 +178,20 @@ class Job:
         (standby,) = pods - {self.leader()}
         return standby
 
-    def holding(self, epoch: int = 1) -> Tasks:
-        """Wait until all four tasks hold in an epoch, and the job is protected; they."""
-        wanted = {("hold", index) for index in range(4)}
+    def holding(self, epoch: int = 1, *, protected: bool = True, patience: float = 180) -> Tasks:
+        """Wait until all tasks hold in an epoch, and the job is protected, or not to be because nobody stands by; they."""
+        wanted = {("hold", index) for index in range(self.held)}
 
         def held() -> Tasks | None:
             status = self.status()
-            if (status.get("leader") or {}).get("epoch") != epoch or self.condition("Protected").get(
-                "status"
-            ) != "True":
+            if (status.get("leader") or {}).get("epoch") != epoch:
+                return None
+            if protected and self.condition("Protected").get("status") != "True":
                 return None
             tasks = self.kubernetes.tasks(self.namespace, self.name)
             return tasks if set(tasks) == wanted else None
 
-        found = eventually(held, f"all tasks of {self.name} hold in epoch {epoch}", patience=180)
+        found = eventually(held, f"all tasks of {self.name} hold in epoch {epoch}", patience=patience)
         assert found is not None
         return found
 
@@ -180,18 +212,30 @@ class Job:
         """Open the gate, wait for the end, and compare the result."""
         self.open()
         eventually(lambda: self.state() == "FINISHED", f"{self.name} is FINISHED", patience=180)
-        uid = self.get()["metadata"]["uid"]
-        said = self.in_pod(
-            f"{self.name}-jobmanager-0", "flinkjob", "result", f"{self.storage}/{self.namespace}/{self.name}-{uid}"
-        )
+        said = self.in_pod(f"{self.name}-jobmanager-0", "flinkjob", "result", self.data())
         assert said.splitlines()[-1].strip() == str(self.result), said
 
-    def starts(self) -> dict[int, int]:
-        """How often each holding task has begun, as they have written it themselves."""
-        script = f"cd {self.gate} && grep -c '' hold-*.starts"
+    def data(self) -> str:
+        """The directory below which the job's data is, for ``flinkjob log`` and ``flinkjob result``."""
+        return f"{self.storage}/{self.namespace}/{self.name}-{self.get()['metadata']['uid']}"
+
+    def log(self) -> dict[str, Any]:
+        """What ``flinkjob log verify`` finds of the log, which is not damaged."""
+        verify = ("flinkjob", "log", "verify", self.data(), "--output=json")
+        return dict(json.loads(self.in_pod(self._any_pod("jobmanager"), *verify)))
+
+    def starts(self, vertex: str = "hold") -> dict[int, int]:
+        """How often each task of a vertex has begun, as they have written it themselves."""
+        script = f"cd {self.gate} && grep -c '' {vertex}-*.starts"
         lines = self.in_pod(self._any_pod(), "sh", "-c", script).splitlines()
         found = dict(line.rsplit(":", 1) for line in lines)
-        return {int(name.removeprefix("hold-").removesuffix(".starts")): int(count) for name, count in found.items()}
+        return {
+            int(name.removeprefix(f"{vertex}-").removesuffix(".starts")): int(count) for name, count in found.items()
+        }
+
+    def once(self) -> dict[int, int]:
+        """What `starts` are when nobody has noticed anything."""
+        return dict.fromkeys(range(self.held), 1)
 
     def in_pod(self, pod: str, *command: str) -> str:
         """``kubectl exec``."""
@@ -211,8 +255,9 @@ class Job:
         volume = f"{self.namespace}-{self.name}"
         self.kubernetes.kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--wait=false")
 
-    def _any_pod(self) -> str:
-        which = (f"--selector=flinkjob.io/job={self.name}", "--field-selector=status.phase=Running")
+    def _any_pod(self, component: str = "") -> str:
+        selector = f"flinkjob.io/job={self.name}" + f",app.kubernetes.io/component={component}" * bool(component)
+        which = (f"--selector={selector}", "--field-selector=status.phase=Running")
         running = eventually(lambda: self.kubectl("get", "pods", *which, "--output=name").split(), "a pod runs")
         return running[0].removeprefix("pod/")
 

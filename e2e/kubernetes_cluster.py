@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from cluster.kindcluster import Cluster
 
@@ -20,6 +20,17 @@ T = TypeVar("T")
 CHART = Path(__file__).parents[1] / "charts" / "flinkjob-operator"
 PATIENCE = 120.0
 """Seconds until what is bound to happen has happened."""
+
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""The security context of a container in a namespace of this suite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class Task:
 
 Tasks = dict[tuple[str, int], Task]
 """By the vertex's name and the subtask's index."""
+Places = dict[str, tuple[str, frozenset[Process]]]
+"""By the TaskManager's pod: the id of its container, and the processes in that."""
 
 # The command lines name what the processes are; the one that runs this names it too.
 _LIST_PROCESSES = """
@@ -91,6 +104,15 @@ class Kubernetes:
         """
         return self._run(self.helm_path, *arguments)
 
+    def send(self, file: BinaryIO, namespace: str, pod: str, script: str) -> None:
+        """Run a shell script in a pod that reads a file.
+
+        Raises:
+            CalledProcessError: it failed.
+        """
+        command = (self.kubectl_path, "--namespace", namespace, "exec", "-i", pod, "--", "sh", "-ec", script)
+        subprocess.run(command, stdin=file, env=self._environment, check=True, timeout=300)
+
     def get(self, namespace: str, *what: str) -> dict[str, Any]:
         """An object, or a List of objects, as kubectl gets it."""
         found = json.loads(self.kubectl("--namespace", namespace, "get", *what, "--output=json"))
@@ -109,8 +131,7 @@ class Kubernetes:
     def tasks(self, namespace: str, job: str) -> Tasks:
         """All tasks of a job that run at this moment."""
         leader = self.leader(namespace, job)
-        pods = self.get(namespace, "pods", f"--selector=flinkjob.io/job={job},app.kubernetes.io/component=taskmanager")
-        places = {pod["metadata"]["name"]: self._place(namespace, pod) for pod in pods["items"] if _container(pod)}
+        places = self.places(namespace, job)
         found: Tasks = {}
         for running in self.rest(namespace, leader, "/jobs")["jobs"]:
             where = f"/jobs/{running['id']}"
@@ -125,17 +146,26 @@ class Kubernetes:
                         )
         return found
 
+    def places(self, namespace: str, job: str) -> Places:
+        """Where a job's tasks can run at this moment, also while nobody leads who could tell which do."""
+        pods = self.get(namespace, "pods", f"--selector=flinkjob.io/job={job},app.kubernetes.io/component=taskmanager")
+        return {pod["metadata"]["name"]: self._place(namespace, pod) for pod in pods["items"] if _container(pod)}
+
     def _place(self, namespace: str, pod: dict[str, Any]) -> tuple[str, frozenset[Process]]:
         name = pod["metadata"]["name"]
         listed = self.kubectl("--namespace", namespace, "exec", name, "--", "python3", "-c", _LIST_PROCESSES)
         processes = (Process(*map(int, line.split())) for line in listed.splitlines())
         return _container(pod), frozenset(processes)
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+
     def _run(self, program: Path, *arguments: str | Path, given: str | None = None) -> str:
         done = subprocess.run(
             [program, *arguments],
             input=given,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            env=self._environment,
             capture_output=True,
             text=True,
             check=False,

@@ -3,16 +3,7 @@
 import json
 
 from cluster.kindcluster import Cluster
-from kubernetes_cluster import Kubernetes, eventually
-
-RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "runAsUser": 10001,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
+from kubernetes_cluster import RESTRICTED, Kubernetes, eventually
 
 
 def pod(name: str, image: str, script: str, *, node: str | None = None) -> str:

@@ -1,8 +1,9 @@
-"""More than one operator, and none: what the tasks must not notice."""
+"""More than one operator, and many jobs: what the tasks must not notice."""
 
 import secrets
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -18,6 +19,33 @@ def release(kubernetes: Kubernetes, operator: str) -> Iterator[str]:
     yield name
     kubernetes.helm("uninstall", name, "--namespace", name, "--ignore-not-found", "--wait")
     kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_fifty_jobs_lose_their_leaders_at_once(kubernetes: Kubernetes, operator: str, namespace: str) -> None:
+    """Small ones without a standby, so that each leader's pod has to come back first."""
+    jobs = [Job(kubernetes, namespace, name=f"held-{number}", held=1) for number in range(50)]
+    with ThreadPoolExecutor(8) as threads:
+        try:
+            jobs[0].apply(*(each for job in jobs for each in job.manifests(**_SMALL)))
+            before = list(threads.map(lambda job: job.holding(protected=False, patience=600), jobs))
+            leaders = "--selector=app.kubernetes.io/component=jobmanager"
+            kubernetes.kubectl("--namespace", namespace, "delete", "pods", leaders, "--force", "--grace-period=0")
+            after = list(threads.map(lambda job: job.holding(epoch=2, protected=False, patience=600), jobs))
+            assert after == before
+            list(threads.map(Job.finish, jobs))
+            assert list(threads.map(Job.starts, jobs)) == [job.once() for job in jobs]
+        finally:
+            kubernetes.kubectl("--namespace", namespace, "delete", "flinkjobs", "--all", "--timeout=600s")
+            list(threads.map(Job.remove, jobs))
+
+
+_SMALL = {
+    "jobManager": {"replicas": 1, "resource": {"cpu": "10m"}},
+    "taskManager": {"replicas": 1, "taskSlots": 1, "resource": {"cpu": "10m"}},
+    "flinkConfiguration": {"taskmanager.reconnection.timeout": "20 min", "heartbeat.timeout": "1 min"},
+}
 
 
 def test_a_second_operator_by_mistake_is_refused_and_does_no_harm_where_it_is_forced(job: Job, release: str) -> None:
@@ -37,7 +65,7 @@ def test_a_second_operator_by_mistake_is_refused_and_does_no_harm_where_it_is_fo
     selector = f"--selector=flinkjob.io/job={job.name},app.kubernetes.io/component=taskmanager"
     assert len(job.kubernetes.get(job.namespace, "pods", selector)["items"]) == 3, "nobody made one too many"
     job.finish()
-    assert job.starts() == dict.fromkeys(range(4), 1)
+    assert job.starts() == job.once()
 
 
 def test_uninstall_leaves_no_object_of_the_release_and_the_definition(job: Job, release: str) -> None:
@@ -51,7 +79,7 @@ def test_uninstall_leaves_no_object_of_the_release_and_the_definition(job: Job, 
     job.kubernetes.kubectl("get", "customresourcedefinition", "flinkjobs.flinkjob.io")
     assert job.holding() == before
     job.finish()
-    assert job.starts() == dict.fromkeys(range(4), 1)
+    assert job.starts() == job.once()
 
 
 def _install(kubernetes: Kubernetes, release: str, *options: str) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from jobs import Job
-from kubernetes_cluster import Kubernetes, eventually
+from kubernetes_cluster import eventually
 
 
 def test_a_job_runs_to_its_end(job: Job) -> None:
@@ -26,7 +26,7 @@ def test_taskmanagers_are_scaled_up_without_a_word_to_running_tasks(job: Job) ->
     eventually(lambda: job.status()["taskManagers"] == {"wanted": 3, "ready": 3}, "three TaskManagers are ready")
     assert job.holding() == before
     job.finish()
-    assert job.starts() == dict.fromkeys(range(4), 1)
+    assert job.starts() == job.once()
 
 
 def test_a_suspended_job_goes_on_where_it_was(job: Job) -> None:
@@ -69,7 +69,7 @@ def test_a_drained_node_is_a_planned_handover(job: Job) -> None:
         job.kubernetes.kubectl("uncordon", node)
     assert job.leader() != leader
     job.finish()
-    assert job.starts() == dict.fromkeys(range(4), 1)
+    assert job.starts() == job.once()
 
 
 def test_without_a_log_a_failover_restarts_the_job(job: Job) -> None:
@@ -126,24 +126,3 @@ def test_what_only_the_operator_sees_becomes_a_condition(job: Job) -> None:
     assert ready["status"] == "False"
     assert "no.such.option" in ready["message"]
     assert not job.kubernetes.get(job.namespace, "pods")["items"]
-
-
-def test_a_tenants_pod_without_a_certificate_gets_nothing(kubernetes: Kubernetes, job: Job) -> None:
-    job.create()
-    job.holding()
-    address = f"{job.leader()}.{job.name}-jobmanager.{job.namespace}.svc"
-    script = f"""
-import socket, ssl
-context = ssl.create_default_context()
-context.check_hostname = False
-context.verify_mode = ssl.CERT_NONE
-try:
-    with context.wrap_socket(socket.create_connection(({address!r}, 6123), 10)) as tls:
-        tls.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-        print("answered" if tls.recv(1) else "closed")
-except OSError as error:
-    print("refused:", type(error).__name__)
-"""
-    said = job.in_pod(next(iter(job.kubernetes.tasks(job.namespace, job.name).values())).pod, "python3", "-c", script)
-    assert said.startswith(("refused", "closed")), said
-    job.finish()

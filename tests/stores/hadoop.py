@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ class Hdfs:
     _command: list[str]
     _log: Path
     _datanode: "subprocess.Popen[bytes]"
-    _datanode_port: int
+    _serves: Callable[[], bool]
 
     def kill_datanode(self) -> None:
         """kill -9 of the only DataNode: what it holds cannot be read or written until it is back."""
@@ -96,7 +96,7 @@ class Hdfs:
             self._datanode = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        wait_until(lambda: listens(self._datanode_port), self._datanode, self._log)
+        wait_until(self._serves, self._datanode, self._log)
 
     def close(self) -> None:
         """End the DataNode that was started again."""
@@ -104,8 +104,11 @@ class Hdfs:
 
 
 @contextmanager
-def hdfs_cluster(directory: Path) -> Iterator[Hdfs]:
+def hdfs_cluster(directory: Path, *, address: str = "127.0.0.1") -> Iterator[Hdfs]:
     """A NameNode and a DataNode.
+
+    Args:
+        address: of this machine, that they listen on and are found by.
 
     Raises:
         HdfsMissing: they cannot be run here.
@@ -114,19 +117,19 @@ def hdfs_cluster(directory: Path) -> Iterator[Hdfs]:
     rpc, http, data, data_http, data_ipc = free_ports(5)
     configuration = directory / "conf"
     configuration.mkdir()
-    url = f"hdfs://127.0.0.1:{rpc}"
+    url = f"hdfs://{address}:{rpc}"
     _write(configuration / "core-site.xml", {"fs.defaultFS": url})
     site = {
         "dfs.replication": "1",
         "dfs.permissions.enabled": "false",
         "dfs.namenode.name.dir": f"file://{directory}/name",
         "dfs.datanode.data.dir": f"file://{directory}/data",
-        "dfs.namenode.rpc-address": f"127.0.0.1:{rpc}",
-        "dfs.namenode.http-address": f"127.0.0.1:{http}",
-        "dfs.datanode.address": f"127.0.0.1:{data}",
-        "dfs.datanode.http.address": f"127.0.0.1:{data_http}",
-        "dfs.datanode.ipc.address": f"127.0.0.1:{data_ipc}",
-        "dfs.datanode.hostname": "127.0.0.1",
+        "dfs.namenode.rpc-address": f"{address}:{rpc}",
+        "dfs.namenode.http-address": f"{address}:{http}",
+        "dfs.datanode.address": f"{address}:{data}",
+        "dfs.datanode.http.address": f"{address}:{data_http}",
+        "dfs.datanode.ipc.address": f"{address}:{data_ipc}",
+        "dfs.datanode.hostname": address,
         "dfs.namenode.datanode.registration.ip-hostname-check": "false",
         "dfs.heartbeat.interval": "1",
         "dfs.namenode.safemode.extension": "0",
@@ -142,11 +145,11 @@ def hdfs_cluster(directory: Path) -> Iterator[Hdfs]:
     log_file = directory / "datanode.log"
     try:
         with (
-            server([*java, _NAMENODE], log=directory / "namenode.log", serves=lambda: listens(rpc)),
+            server([*java, _NAMENODE], log=directory / "namenode.log", serves=lambda: listens(rpc, address)),
             server([*java, _DATANODE], log=log_file, serves=lambda: _writable(url)) as datanode,
         ):
             environment = {"HADOOP_CONF_DIR": str(configuration)}
-            hdfs = Hdfs(url, environment, [*java, _DATANODE], log_file, datanode, data)
+            hdfs = Hdfs(url, environment, [*java, _DATANODE], log_file, datanode, lambda: listens(data, address))
             try:
                 yield hdfs
             finally:

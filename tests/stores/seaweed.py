@@ -18,12 +18,18 @@ from stores.servers import DEADLINE, end, free_ports, listens, server, wait_unti
 
 BUCKET = "flinkjob"
 _FIRST = f"{BUCKET}/first"
-_KEY, _SECRET = "key", "secret"
+KEY, SECRET = "key", "secret"
 
 
 def weed() -> str:
     """The server's program."""
     return shutil.which("weed", path=sysconfig.get_path("scripts")) or "weed"
+
+
+def identities() -> str:
+    """The server's configuration: who may do what there."""
+    identity = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+    return json.dumps({"identities": [identity]})
 
 
 @dataclass
@@ -70,18 +76,13 @@ def _serves() -> bool:
 
 
 @contextmanager
-def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[S3]:
-    """A server with an empty bucket.
-
-    Args:
-        bind: the address it listens on; 0.0.0.0 lets others than this machine reach it.
-    """
+def s3_server(directory: Path) -> Iterator[S3]:
+    """A server with an empty bucket."""
     names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
     names += ["s3.port", "s3.port.grpc"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    identity = {"name": "test", "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}], "actions": ["Admin"]}
     config = directory / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    config.write_text(identities())
     data = directory / "data"
     data.mkdir()
     command = [
@@ -89,7 +90,7 @@ def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[S3]:
         "server",
         f"-dir={data}",
         "-ip=127.0.0.1",
-        f"-ip.bind={bind}",
+        "-ip.bind=127.0.0.1",
         "-filer",
         "-s3",
         "-volume.max=50",
@@ -98,8 +99,8 @@ def s3_server(directory: Path, *, bind: str = "127.0.0.1") -> Iterator[S3]:
     command += [f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     environment = {
         "FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3.port']}",
-        "FSSPEC_S3_KEY": _KEY,
-        "FSSPEC_S3_SECRET": _SECRET,
+        "FSSPEC_S3_KEY": KEY,
+        "FSSPEC_S3_SECRET": SECRET,
     }
     log = directory / "weed.log"
     with server(command, log=log, serves=lambda: listens(ports["s3.port"])) as process:

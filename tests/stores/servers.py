@@ -61,7 +61,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def listens(port: int) -> bool:
-    """Whether somebody does on this port of loopback."""
+def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether somebody does on this port."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0
