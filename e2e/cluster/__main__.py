@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from cluster.kindcluster import current, down, need, up
+from cluster.kindcluster import current, down, need, remains, up
 from cluster.projectimage import load_project
 from cluster.tools import FOR_TESTS, TOOLS, ClusterError, provide
 
@@ -60,7 +60,7 @@ def _carry_out(options: argparse.Namespace) -> int:
 def _status() -> int:
     cluster = current()
     if cluster is None:
-        print("down")
+        print("not up, but not taken away; `make cluster-down` does it" if remains() else "down")
         return 1
     print(f"up; its kubeconfig is {cluster.kubeconfig}")
     print(cluster.kubectl("get", "nodes", "--output=wide"), end="")

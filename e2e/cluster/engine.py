@@ -2,13 +2,16 @@
 
 Our own is a dockerd as root with a network namespace, a mount namespace and a control group of its own, so that it changes
 nothing on the machine and can be ended with all that it started, even when it crashed. A pair of virtual interfaces joins its
-network to the machine's: what is published on `ADDRESS` can be reached from here. Its images stay in the user's cache.
+network to the machine's: what is published on `ADDRESS` can be reached from here. Its images stay in the user's cache. A
+machine has one at most: its directory below /run says whose cache it works in, and nobody else ends it.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +27,8 @@ RUN = Path("/run") / NAME
 NETWORK = RUN.parent / "netns" / NAME
 ADDRESS, OUTSIDE = "172.31.255.2", "172.31.255.1"
 """Of the two ends of the pair: inside and outside of the engine's network."""
+TINY_IMAGE = "busybox:stable"
+"""What tries out whether images can be pulled; so, where they can, it is there."""
 _INNER, _OUTER = "flinkjob-in", "flinkjob-out"
 PACKAGES = {
     "dockerd": "docker.io",
@@ -54,6 +59,11 @@ class Engine:
     address: str
 
     @property
+    def own(self) -> bool:
+        """Whether it is ours alone, so that all in it is, too."""
+        return self.host == f"unix://{RUN}/docker.sock"
+
+    @property
     def variables(self) -> dict[str, str]:
         """The environment of its clients."""
         return {"DOCKER_HOST": self.host} if self.host else {}
@@ -79,7 +89,7 @@ class Engine:
 
     def can_pull(self) -> bool:
         """Whether it has a way to a registry, tried with a small image."""
-        return succeeds("docker", "pull", "--quiet", "busybox:stable", extra=self.variables, timeout=120)
+        return succeeds("docker", "pull", "--quiet", TINY_IMAGE, extra=self.variables, timeout=120)
 
 
 def existing_engine() -> Engine | None:
@@ -91,25 +101,46 @@ def own_engine() -> Engine:
     """Start our own, unless it runs.
 
     Raises:
-        ClusterError: it cannot be had here; the text says what is missing.
+        ClusterError: it cannot be had here; the text says what is missing, or whose it is.
     """
+    if (owner := _owner()) not in ("", str(cache())):
+        raise ClusterError(
+            f"a cluster is up whose files are in {owner}, and a machine has one such engine: take it away with "
+            f"XDG_CACHE_HOME={Path(owner).parent} `make cluster-down`"
+        )
     engine = Engine(f"unix://{RUN}/docker.sock", ADDRESS)
     if _answers(engine):
         return engine
     need_packages(*_PROGRAMS)
     end_own_engine()
     say("engine: being started")
+    _claim()
     _make_network()
     _start_daemon(engine)
-    # What a crashed predecessor left; its images are wanted.
-    if containers := engine.docker("ps", "--all", "--quiet").split():
-        engine.docker("rm", "--force", "--volumes", *containers)
-    engine.docker("volume", "prune", "--force")
+    _clear(engine)  # of what a predecessor left that crashed
     return engine
 
 
+def remove_own_engine() -> None:
+    """Remove all that it runs, also what is only in its files since it or the machine crashed, and end it; images stay.
+
+    Raises:
+        ClusterError: it cannot be started, which that takes.
+    """
+    _clear(own_engine())
+    end_own_engine()
+
+
+def _clear(engine: Engine) -> None:
+    if containers := engine.docker("ps", "--all", "--quiet").split():
+        engine.docker("rm", "--force", "--volumes", *containers)
+    engine.docker("volume", "prune", "--force")
+
+
 def end_own_engine() -> None:
-    """End it and all that it started, however it is; does nothing if there is none."""
+    """End it and all that it started, however it is; does nothing if there is none, or if it is another cache's."""
+    if _owner() not in ("", str(cache())):
+        return
     for process in _processes():
         if process.program == "dockerd":
             os.kill(process.pid, signal.SIGTERM)
@@ -135,7 +166,9 @@ def end_own_engine() -> None:
 
 
 def own_engine_left() -> list[str]:
-    """What is there of our own engine, for people; empty when nothing is."""
+    """What is there of our own engine, for people; empty when nothing is, or when it is another cache's."""
+    if _owner() not in ("", str(cache())):
+        return []
     left = [f"process {process.pid} ({process.program})" for process in _processes()]
     return [
         *left,
@@ -168,6 +201,25 @@ def need_packages(*programs: str) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run("apt-get", "update", "-qq", extra=quiet)
     run("apt-get", "install", "-qq", "--yes", "--no-install-recommends", *needed, extra=quiet)
+
+
+def _owner() -> str:
+    """The directory of the cache that our engine works in; empty while there is no engine."""
+    try:
+        return (RUN / "cache").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _claim() -> None:
+    """Make the engine's directory with its owner's name in it, in one step: of two that begin at once, one goes on."""
+    made = Path(tempfile.mkdtemp(prefix=f"{NAME}-", dir=RUN.parent))
+    (made / "cache").write_text(str(cache()))
+    try:
+        made.rename(RUN)
+    except OSError as error:
+        shutil.rmtree(made)
+        raise ClusterError(f"{RUN} is there: somebody else is starting an engine") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +272,13 @@ def _make_network() -> None:
 
 
 def _start_daemon(engine: Engine) -> None:
-    RUN.mkdir(exist_ok=True)
     log = cache() / "engine.log"
     cache().mkdir(parents=True, exist_ok=True)
     places = [hierarchy / NAME / "engine" for hierarchy in _hierarchies()]
     for place in places:
         place.mkdir(parents=True)
         _inherit_cpus(place)
+        _weigh(place.parent)
     joining = "; ".join(f"echo $$ > {place}/cgroup.procs" for place in places)
     daemon = " ".join(
         [
@@ -261,6 +313,13 @@ def _inherit_cpus(place: Path) -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if (directory / name).exists() and not (directory / name).read_text().strip():
                 (directory / name).write_text((directory.parent / name).read_text())
+
+
+def _weigh(place: Path) -> None:
+    """A group has the share of a single process; a cluster and its pods are dozens, and miss their deadlines with that."""
+    for name, default in (("cpu.shares", 1024), ("cpu.weight", 100)):
+        if (place / name).exists():
+            (place / name).write_text(str(12 * default))
 
 
 def _runtime() -> list[str]:

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from cluster.commands import run, succeeds
-from cluster.engine import Engine, end_own_engine, existing_engine, own_engine, own_engine_left
+from cluster.engine import TINY_IMAGE, Engine, existing_engine, own_engine, own_engine_left, remove_own_engine
 from cluster.nodeimage import DNS_TAG, ETCD_TAG, node_image
-from cluster.tools import ClusterError, cache, locked, provide, say
+from cluster.tools import ClusterError, cache, locked, provide, say, told
 
 NAME = "flinkjob"
 _READY_SECONDS = 180
@@ -151,12 +151,21 @@ def up() -> Cluster:
         pulls = engine is not None and engine.can_pull()
         engine = engine or own_engine()
         cluster = Cluster(engine, directory() / "kubeconfig", pulls)
+        if NAME in _kind(engine, "get", "clusters").split():
+            raise ClusterError(
+                f"a kind cluster named {NAME} is there, and this did not make it; `kind delete cluster --name {NAME}`"
+            )
         directory().mkdir(parents=True, exist_ok=True)
-        # Written before anything is made, so that it can be taken away whatever happens next.
+        # Written before anything is made, so that it can be taken away whatever happens next; from here on the name is ours.
         _state_file().write_text(json.dumps({"host": engine.host, "address": engine.address, "pulls": pulls}))
         _create(cluster)
         say(f"cluster: up after {time.monotonic() - began:.0f} s; export KUBECONFIG={cluster.kubeconfig}")
         return cluster
+
+
+def remains() -> bool:
+    """Whether there is something of a cluster, be it up or not, that `down` takes away."""
+    return _state_file().exists() or bool(own_engine_left())
 
 
 def down() -> None:
@@ -173,16 +182,34 @@ def down() -> None:
 
 
 def _remove() -> None:
-    if _state_file().exists():
-        state = json.loads(_state_file().read_text())
-        engine = Engine(state["host"], state["address"])
-        if succeeds("docker", "version", extra=engine.variables, timeout=20):
-            _kind(engine, "delete", "cluster", "--name", NAME, "--kubeconfig", str(directory() / "kubeconfig"))
-    if own_engine_left():
-        # One that crashed has containers in its files yet, which only an engine can remove.
-        own_engine()
-        end_own_engine()
+    engine = _recorded_engine()
+    if engine is not None and not engine.own:
+        if not succeeds("docker", "version", extra=engine.variables, timeout=20):
+            raise ClusterError("the Docker engine that runs the cluster's nodes does not answer; start it, and repeat")
+        _kind(engine, "delete", "cluster", "--name", NAME, "--kubeconfig", str(directory() / "kubeconfig"))
+    if own_engine_left() or (engine is not None and engine.own):
+        remove_own_engine()
     if directory().exists():
+        _remove_directory(engine)
+
+
+def _recorded_engine() -> Engine | None:
+    try:
+        state = json.loads(_state_file().read_text())
+        return Engine(state["host"], state["address"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _remove_directory(engine: Engine | None) -> None:
+    """The pods' files are other users'; where this one may not remove them, what runs in the engine may."""
+    try:
+        shutil.rmtree(directory())
+    except PermissionError as error:
+        if engine is None:
+            raise ClusterError(f"{directory()} has files of pods, which root has to remove") from error
+        emptying = ("find", "/shared", "-mindepth", "1", "-delete")
+        engine.docker("run", "--rm", "--volume", f"{shared()}:/shared", TINY_IMAGE, *emptying)
         shutil.rmtree(directory())
 
 
@@ -197,7 +224,8 @@ def _kind(engine: Engine, *arguments: str, given: str | None = None) -> str:
 def _create(cluster: Cluster) -> None:
     shared().mkdir(exist_ok=True)
     shared().chmod(0o777)
-    made = None if cluster.pulls else node_image(cluster.engine)
+    with told("node image"):
+        made = None if cluster.pulls else node_image(cluster.engine)
     say("cluster: being created")
     naming = [
         "--name",
@@ -206,7 +234,9 @@ def _create(cluster: Cluster) -> None:
         str(cluster.kubeconfig),
         *(["--image", made] if made else ["--wait", "180s"]),
     ]
-    _kind(cluster.engine, "create", "cluster", *naming, "--config", "-", given=yaml.safe_dump(configuration(cluster)))
+    configured = yaml.safe_dump(configuration(cluster))
+    with told("cluster"):
+        _kind(cluster.engine, "create", "cluster", *naming, "--config", "-", given=configured)
     if made:
         cluster.kubectl("apply", "--server-side", "-f", Path(__file__).with_name("network.yaml"))
         for node in cluster.nodes():

@@ -14,7 +14,7 @@ from cluster.commands import run
 from cluster.engine import Engine
 from cluster.kindcluster import Cluster
 from cluster.nodeimage import bootstrap, import_root, scratch
-from cluster.tools import architecture, cache, fresh, locked, say
+from cluster.tools import architecture, cache, fresh, locked, say, told
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "flinkjob:e2e"
@@ -57,9 +57,11 @@ def build_project(engine: Engine, *, pulls: bool) -> str:
     # The older builder is the one that every engine has.
     legacy = {**engine.variables, "DOCKER_BUILDKIT": "0"}
     building = ["docker", "build", "--quiet", "--force-rm", "--tag", IMAGE, *arguments, "-"]
-    run(*building, given=_context(wheels), extra=engine.variables if pulls else legacy, timeout=1200)
-    # What a build leaves makes the next one short, for a while.
-    engine.docker("image", "prune", "--force", "--filter", "until=48h")
+    with told("image"):
+        run(*building, given=_context(wheels), extra=engine.variables if pulls else legacy, timeout=1200)
+    if engine.own:
+        # What a build leaves makes the next one short, for a while; in a developer's engine it is his affair.
+        engine.docker("image", "prune", "--force", "--filter", "until=48h")
     return IMAGE
 
 
@@ -70,7 +72,7 @@ def base_image(engine: Engine) -> str:
     with locked("base-image"):
         if not engine.has_image(name):
             say("image: its base, Debian with Python, from packages")
-            with scratch("python") as place:
+            with told("image: its base"), scratch("python") as place:
                 root = place / "root"
                 bootstrap(root, _BASE_PACKAGES)
                 run("chroot", root, "sh", "-ec", _SLIMMING)
@@ -91,7 +93,7 @@ def wheel_directory() -> Path:
             platforms = [f"--platform={name}_{machine}" for name in _PLATFORMS]
             python = [f"--python-version={_BASE_PYTHON}", "--implementation=cp", "--only-binary=:all:", *platforms]
             fetching = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", *python]
-            with fresh(directory) as partial:
+            with told("image: the wheels"), fresh(directory) as partial:
                 for lock in locks:
                     run(*fetching, "--dest", partial, "--requirement", lock)
     return directory

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -169,6 +170,24 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def told(what: str, *, every: float = 30) -> Iterator[None]:
+    """A line of progress every so many seconds, while the block runs."""
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(every):
+            say(f"{what}: {time.monotonic() - began:.0f} s so far")
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    try:
+        yield
+    finally:
+        over.set()
+        telling.join()
+
+
 def provide(names: Iterable[str]) -> dict[str, Path]:
     """Make those that are missing, one after the other, and tell of each.
 
@@ -193,7 +212,7 @@ def provide(names: Iterable[str]) -> dict[str, Path]:
 def _make(tool: Tool) -> None:
     say(f"{tool.program} {tool.version}: being made (about {tool.seconds} s the first time)")
     began = time.monotonic()
-    with fresh(tool.path.parent) as directory:
+    with told(f"{tool.program} {tool.version}"), fresh(tool.path.parent) as directory:
         target = directory / tool.program
         tool.make(tool, target)
         target.chmod(0o755)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster import __main__, tools
-from cluster.tools import ClusterError, Tool, fresh, provide
+from cluster.tools import ClusterError, Tool, fresh, provide, told
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,3 +89,10 @@ def test_versions_are_those_of_the_module() -> None:
     assert tools.KUBERNETES.startswith("v1.")
     assert tools.TOOLS["kubelet"].version == tools.KUBERNETES
     assert tools.TOOLS["etcd"].version == tools.ETCD
+
+
+def test_what_takes_long_tells_that_it_is_not_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with told("the program", every=0.001):
+        while "the program: 0 s so far" not in (seen := capsys.readouterr().err):
+            assert seen == "" or "so far" in seen
+    assert "so far" not in capsys.readouterr().err
