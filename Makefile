@@ -62,18 +62,24 @@ cluster-down: $(READY)
 demo-k8s: cluster
 	PYTHONPATH=e2e:tests $(BIN)/python -m walkthrough docs/tutorial.md
 
-# The end-to-end suite on that cluster, without and with what takes long; or, with `make e2e KUBECONFIG=FILE IMAGE=NAME`, on another that has the image.
+# The end-to-end suite on that cluster, without and with what takes long; first what can run at once, then what breaks the
+# cluster or the operator for everybody. `make e2e KUBECONFIG=FILE IMAGE=NAME STORAGE_CLASS=NAME` runs it on another cluster
+# that can pull the image and has a storage class with ReadWriteMany.
 ifeq ($(origin KUBECONFIG),command line)
 e2e e2e-long: export E2E_KUBECONFIG = $(KUBECONFIG)
 e2e e2e-long: export E2E_IMAGE = $(IMAGE)
+e2e e2e-long: export E2E_STORAGE_CLASS = $(STORAGE_CLASS)
 e2e e2e-long: $(READY)
 else
 e2e e2e-long: cluster
 endif
+E2E := $(BIN)/python -m pytest e2e --timeout 900 --durations 0 --durations-min 10
 e2e:
-	$(BIN)/python -m pytest e2e -m "not long" --timeout 900
+	$(E2E) -n 4 -m "not alone and not long"
+	$(E2E) -m "alone and not long"
 e2e-long:
-	$(BIN)/python -m pytest e2e -m "long or not long" --timeout 900
+	$(E2E) -n 4 -m "not alone"
+	$(E2E) -m alone
 
 # The long form of the tests with real processes: so many zombie leaders in a row. Ten minutes or so.
 chaos: $(READY)

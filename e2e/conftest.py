@@ -1,30 +1,59 @@
-"""The cluster of the end-to-end suite: the one that is up here, or the one that E2E_KUBECONFIG names."""
+"""The cluster of the end-to-end suite: the one that is up here, or the one that E2E_KUBECONFIG names.
+
+What is there once for all tests is there once for all processes of a run, too: several run tests at once.
+"""
 
 import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster.kindcluster import Cluster, current
 from cluster.projectimage import IMAGE
-from cluster.tools import provide
+from cluster.tools import locked, provide
 from jobs import Job
-from kubernetes_cluster import Kubernetes, operator_of_chart
+from kubernetes_cluster import OPERATOR, OURS, Kubernetes, install_operator, uninstall_operator
+from tidying import tidy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that install an operator themselves come first, while there is none."""
+    items.sort(key=lambda item: "operator" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
-def kubernetes() -> Kubernetes:
-    """A cluster that answers; without one the suite fails, it is never skipped."""
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of this run have in common, and no other run."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def kubernetes(run_directory: Path) -> Kubernetes:
+    """A cluster that answers, and that has nothing of an earlier run; without one the suite fails, it is never skipped."""
+    found = _cluster()
+    with locked("e2e-tidy"):
+        if not (tidied := run_directory / "tidied").exists():
+            tidy(found)
+            tidied.touch()
+    return found
+
+
+def _cluster() -> Kubernetes:
     tools = provide(["kubectl", "helm"])
-    given = os.environ.get("E2E_KUBECONFIG")
-    if given:
-        return Kubernetes(Path(given), os.environ.get("E2E_IMAGE") or IMAGE, tools["kubectl"], tools["helm"], None)
+    image, storage_class = os.environ.get("E2E_IMAGE") or IMAGE, os.environ.get("E2E_STORAGE_CLASS", "")
+    if given := os.environ.get("E2E_KUBECONFIG"):
+        assert storage_class, (
+            "E2E_STORAGE_CLASS has to name a storage class with ReadWriteMany on a cluster that is given"
+        )
+        return Kubernetes(Path(given), image, tools["kubectl"], tools["helm"], None, storage_class)
     cluster = current()
     assert cluster is not None, "no cluster is up: `make e2e` puts one up and runs this suite on it"
-    return Kubernetes(cluster.kubeconfig, IMAGE, tools["kubectl"], tools["helm"], cluster)
+    return Kubernetes(cluster.kubeconfig, image, tools["kubectl"], tools["helm"], cluster)
 
 
 @pytest.fixture(scope="session")
@@ -39,18 +68,34 @@ def nodes(kubernetes: Kubernetes) -> Cluster:
 def namespace(kubernetes: Kubernetes, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own, in which only restricted pods may run."""
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    name = f"{words[:30].strip('-')}-{secrets.token_hex(3)}"
+    with _made(kubernetes, words[:30].strip("-")) as name:
+        kubernetes.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        yield name
+
+
+@contextmanager
+def _made(kubernetes: Kubernetes, words: str) -> Iterator[str]:
+    name = f"{words}-{secrets.token_hex(3)}"
     kubernetes.kubectl("create", "namespace", name)
-    kubernetes.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    kubernetes.kubectl("label", "namespace", name, *(f"{label}={value}" for label, value in OURS.items()))
     yield name
     kubernetes.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="session")
-def operator(kubernetes: Kubernetes) -> Iterator[str]:
-    """The operator, installed by its chart for the whole cluster, two replicas; the name of its namespace."""
-    with operator_of_chart(kubernetes) as name:
-        yield name
+def operator(kubernetes: Kubernetes, run_directory: Path) -> Iterator[str]:
+    """The operator, installed by the first process that needs it and removed by the last; the name of its namespace."""
+    users = run_directory / "operator-users"
+    with locked("e2e-operator"):
+        if not users.exists() or not users.read_bytes():
+            install_operator(kubernetes)
+        with users.open("ab") as file:
+            file.write(b".")
+    yield OPERATOR
+    with locked("e2e-operator"):
+        users.write_bytes(users.read_bytes()[1:])
+        if not users.read_bytes():
+            uninstall_operator(kubernetes)
 
 
 @pytest.fixture
@@ -64,11 +109,9 @@ def job(kubernetes: Kubernetes, operator: str, namespace: str) -> Iterator[Job]:
 @pytest.fixture
 def other_namespace(kubernetes: Kubernetes) -> Iterator[str]:
     """A second namespace; a job of the usual name that is in it is removed."""
-    name = f"other-{secrets.token_hex(3)}"
-    kubernetes.kubectl("create", "namespace", name)
-    yield name
-    Job(kubernetes, name).remove()
-    kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+    with _made(kubernetes, "other") as name:
+        yield name
+        Job(kubernetes, name).remove()
 
 
 @pytest.fixture

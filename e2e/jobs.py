@@ -1,15 +1,16 @@
 """A job whose tasks wait for a gate, so that a test breaks things exactly while they run, and what tasks must not notice.
 
-Each start of a task leaves a line of its own in a file on the job's volume. A task that began twice has two lines, whatever
-anybody reports; so the suite's promises are checked on what the tasks themselves have done.
+Each start of a task leaves a line of its own in a file on the job's volume, and while a task holds it counts in another. A
+task that began twice has two lines, whatever anybody reports, and one that stands still or begins anew does not count on; so
+the suite's promises are checked on what the tasks themselves have done.
 """
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kubernetes_cluster import Kubernetes, Tasks, eventually
+from kubernetes_cluster import OURS, Kubernetes, Tasks, eventually
 
 GROUP = "flinkjob.io/v1alpha1"
 STORAGE = "/flinkjob/storage"
@@ -17,6 +18,7 @@ SHARED = "/var/local/flinkjob"
 """The directory that the nodes of the cluster have in common."""
 
 MODULE = """
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -32,11 +34,23 @@ def begin(context):
 
 def hold(context):
     here = begin(context)
+    count = 0
     while not (here / "open").exists():
         if context.cancelled:
             return
+        if count % 10 == 0:
+            beat(context, here, count)
+        count += 1
         time.sleep(0.05)
     context.emit(context.subtask + 1)
+
+
+def beat(context, here, count):
+    alive = here / f"{context.vertex}-{context.subtask}.alive"
+    written = alive.with_suffix(f".{os.uname().nodename}-{os.getpid()}")
+    with contextlib.suppress(OSError):  # a full volume
+        written.write_text(f"{context.attempt} {os.uname().nodename} {os.getpid()} {count}\\n")
+        written.replace(alive)
 
 
 def tick(context):
@@ -178,6 +192,39 @@ class Job:
         (standby,) = pods - {self.leader()}
         return standby
 
+    def tasks(self) -> Tasks:
+        """All tasks that run at this moment, each with its own count if it has begun one in its attempt."""
+        tasks = self.kubernetes.tasks(self.namespace, self.name)
+        counts = self._counts() if tasks else {}
+        for key, task in tasks.items():
+            attempt, pod, _, count = counts.get(key, ("", "", "", "0"))
+            if (attempt, pod) == (str(task.attempt), task.pod):
+                tasks[key] = replace(task, counting=" ".join(counts[key][:3]), count=int(count))
+        return tasks
+
+    def _counts(self) -> dict[tuple[str, int], list[str]]:
+        script = f"cd {self.gate} && grep '' *.alive /dev/null || true"
+        found = {}
+        for line in self.in_pod(self._any_pod(), "sh", "-c", script).splitlines():
+            name, _, text = line.partition(".alive:")
+            vertex, _, subtask = name.rpartition("-")
+            found[vertex, int(subtask)] = text.split()
+        return found
+
+    def unnoticed(self, before: Tasks, epoch: int = 1) -> None:
+        """Check that the tasks run in this epoch in the same places, and that each has counted on in its own process."""
+        assert self.holding(epoch) == before
+        self.counting_on(before)
+
+    def counting_on(self, before: Tasks) -> None:
+        """Wait until each of these tasks has counted on, in the same process and attempt."""
+
+        def counted_on() -> bool:
+            now = self.tasks()
+            return all((at := now.get(key)) == task and at.count > task.count for key, task in before.items())
+
+        eventually(counted_on, "the tasks count on", patience=60)
+
     def holding(self, epoch: int = 1, *, protected: bool = True, patience: float = 180) -> Tasks:
         """Wait until all tasks hold in an epoch, and the job is protected, or not to be because nobody stands by; they."""
         wanted = {("hold", index) for index in range(self.held)}
@@ -188,8 +235,8 @@ class Job:
                 return None
             if protected and self.condition("Protected").get("status") != "True":
                 return None
-            tasks = self.kubernetes.tasks(self.namespace, self.name)
-            return tasks if set(tasks) == wanted else None
+            tasks = self.tasks()
+            return tasks if set(tasks) == wanted and all(task.counting for task in tasks.values()) else None
 
         found = eventually(held, f"all tasks of {self.name} hold in epoch {epoch}", patience=patience)
         assert found is not None
@@ -216,8 +263,8 @@ class Job:
         assert said.splitlines()[-1].strip() == str(self.result), said
 
     def data(self) -> str:
-        """The directory below which the job's data is, for ``flinkjob log`` and ``flinkjob result``."""
-        return f"{self.storage}/{self.namespace}/{self.name}-{self.get()['metadata']['uid']}"
+        """The directory of the job's present run, for ``flinkjob log`` and ``flinkjob result``."""
+        return f"{self.storage}/{self.namespace}/{self.name}-{self.status()['run']}"
 
     def log(self) -> dict[str, Any]:
         """What ``flinkjob log verify`` finds of the log, which is not damaged."""
@@ -261,25 +308,25 @@ class Job:
         running = eventually(lambda: self.kubectl("get", "pods", *which, "--output=name").split(), "a pod runs")
         return running[0].removeprefix("pod/")
 
-    def _volume(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        volume = f"{self.namespace}-{self.name}"
-        common = {"accessModes": ["ReadWriteMany"], "storageClassName": "shared"}
-        return (
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": volume, "labels": {"e2e": "true"}},
-                "spec": {
-                    **common,
-                    "capacity": {"storage": "1Gi"},
-                    "hostPath": {"path": self.directory},
-                    "claimRef": {"namespace": self.namespace, "name": self.name},
-                },
+    def _volume(self) -> list[dict[str, Any]]:
+        """The claim; and, unless a storage class makes one for it, the volume, which is a directory of the nodes."""
+        given = self.kubernetes.storage_class
+        common = {"accessModes": ["ReadWriteMany"], "storageClassName": given or "shared"}
+        claim = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {**common, "resources": {"requests": {"storage": "1Gi"}}},
+        }
+        volume = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{self.namespace}-{self.name}", "labels": OURS},
+            "spec": {
+                **common,
+                "capacity": {"storage": "1Gi"},
+                "hostPath": {"path": self.directory},
+                "claimRef": {"namespace": self.namespace, "name": self.name},
             },
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": self.name, "namespace": self.namespace},
-                "spec": {**common, "resources": {"requests": {"storage": "1Gi"}}},
-            },
-        )
+        }
+        return [claim] if given else [volume, claim]

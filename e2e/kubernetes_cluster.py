@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -18,6 +18,10 @@ from cluster.kindcluster import Cluster
 
 T = TypeVar("T")
 CHART = Path(__file__).parents[1] / "charts" / "flinkjob-operator"
+OPERATOR = "flinkjob-operator"
+"""The operator's release, and its namespace."""
+OURS = {"e2e": "true"}
+"""The label of what the suite makes for itself in the whole cluster, so that a later run knows it for its own."""
 PATIENCE = 120.0
 """Seconds until what is bound to happen has happened."""
 
@@ -48,12 +52,16 @@ class Task:
     Attributes:
         attempt: its number. pod: of its TaskManager. container: id of that pod's container.
         processes: the TaskManager and the workers that its tasks run in.
+        counting: attempt, pod and process id as the task itself tells them; empty where it tells nothing.
+        count: how far it had counted; it grows while the task runs, and so is not compared.
     """
 
     attempt: int
     pod: str
     container: str
     processes: frozenset[Process]
+    counting: str = ""
+    count: int = field(default=0, compare=False)
 
 
 Tasks = dict[tuple[str, int], Task]
@@ -80,6 +88,7 @@ class Kubernetes:
     Attributes:
         kubeconfig: of one who may do everything. image: the project's, which its nodes have or can pull.
         nodes: how its nodes can be reached from outside; None on a cluster that somebody else gave.
+        storage_class: that makes volumes for many pods; empty where the nodes have a directory in common.
     """
 
     kubeconfig: Path
@@ -87,6 +96,7 @@ class Kubernetes:
     kubectl_path: Path
     helm_path: Path
     nodes: Cluster | None
+    storage_class: str = ""
 
     def kubectl(self, *arguments: str | Path, given: str | None = None) -> str:
         """What kubectl prints.
@@ -178,20 +188,41 @@ class Kubernetes:
         return done.stdout
 
 
+def image_values(image: str) -> list[str]:
+    """helm's options for an image's reference: a repository, whose host may have a port, with a tag or a digest."""
+    name, _, digest = image.partition("@")
+    repository, _, tag = name.rpartition(":")
+    if not repository or "/" in tag:
+        repository, tag = name, "" if digest else "latest"
+    values = {"repository": repository, "tag": tag, "digest": digest}
+    return [word for key, value in values.items() for word in ("--set-string", f"image.{key}={value}")]
+
+
+def install_operator(kubernetes: Kubernetes) -> None:
+    """Install the operator by its chart for the whole cluster, two replicas, where only restricted pods may run."""
+    labels = {**OURS, "pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": labels}}
+    kubernetes.kubectl("apply", "-f", "-", given=json.dumps(namespace))
+    kubernetes.helm(
+        *("upgrade", "--install", OPERATOR, CHART, "--namespace", OPERATOR, "--take-ownership"),
+        *("--wait", "--timeout=5m", "--set", "replicas=2", *image_values(kubernetes.image)),
+    )
+
+
+def uninstall_operator(kubernetes: Kubernetes) -> None:
+    """Take the operator away, and its namespace."""
+    kubernetes.helm("uninstall", OPERATOR, "--namespace", OPERATOR, "--ignore-not-found", "--wait")
+    kubernetes.kubectl("delete", "namespace", OPERATOR, "--ignore-not-found", "--timeout=180s")
+
+
 @contextlib.contextmanager
 def operator_of_chart(kubernetes: Kubernetes) -> Iterator[str]:
-    """The operator, installed by its chart for the whole cluster, two replicas; the name of its namespace."""
-    name = "flinkjob-operator"
-    repository, _, tag = kubernetes.image.rpartition(":")
-    kubernetes.helm(
-        *("upgrade", "--install", name, CHART, "--namespace", name, "--create-namespace"),
-        *("--take-ownership", "--wait", "--timeout=5m"),
-        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", "--set", "replicas=2"),
-    )
+    """The operator, installed while the block runs; the name of its namespace."""
+    install_operator(kubernetes)
     try:
-        yield name
+        yield OPERATOR
     finally:
-        kubernetes.helm("uninstall", name, "--namespace", name, "--wait")
+        uninstall_operator(kubernetes)
 
 
 def _container(pod: dict[str, Any]) -> str:

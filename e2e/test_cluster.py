@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from cluster.kindcluster import Cluster
 from kubernetes_cluster import RESTRICTED, Kubernetes, eventually
 
@@ -27,7 +29,7 @@ def pod(name: str, image: str, script: str, *, node: str | None = None) -> str:
     return json.dumps(manifest)
 
 
-def test_two_workers_are_ready(kubernetes: Kubernetes) -> None:
+def test_two_workers_are_ready(kubernetes: Kubernetes, nodes: Cluster) -> None:
     conditions = '{range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
     ready = kubernetes.kubectl(
         "get", "nodes", "--selector=!node-role.kubernetes.io/control-plane", f"--output=jsonpath={conditions}"
@@ -66,6 +68,7 @@ def test_pods_of_different_nodes_find_each_other_by_a_services_name(
     assert kubernetes.kubectl(*in_namespace, "logs", "asking") == "200\n"
 
 
+@pytest.mark.alone
 def test_a_node_that_is_cut_off_is_missed_and_comes_back(kubernetes: Kubernetes, nodes: Cluster) -> None:
     node = nodes.workers()[1]
 

@@ -1,36 +1,53 @@
 """Every command of the documentation that is for a cluster, typed on one.
 
-The pages use the namespace `default` and install the operator for the whole cluster, so that one runs after the other.
+Most pages install the operator themselves, into the namespace `default` and for the whole cluster: one runs after the other.
 """
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from docs.blocks import ROOT
-from kubernetes_cluster import Kubernetes
-from walkthrough import cluster_blocks, walk_through
+from docs.blocks import Block, run_by
+from jobs import Job
+from kubernetes_cluster import Kubernetes, eventually, uninstall_operator
+from tidying import remove_tutorial
+from walkthrough import walk_through
 
-PAGES = ("installation.md", "tutorial.md", "operations.md", "security.md")
+TUTORIAL = "docs/tutorial.md"
+PAGES = sorted({block.file for block in run_by("cluster")})
 
 
-def run(page: str, kubernetes: Kubernetes) -> str:
-    """What a page's commands print; all of them have to succeed."""
-    done = walk_through(cluster_blocks(ROOT / "docs" / page), kubernetes, show=False)
+@pytest.fixture
+def alone(kubernetes: Kubernetes) -> Iterator[Kubernetes]:
+    """A cluster without an operator and a tutorial, before and after, however far the page comes."""
+    yield kubernetes
+    remove_tutorial(kubernetes)
+    uninstall_operator(kubernetes)
+
+
+def run(blocks: list[Block], kubernetes: Kubernetes, **names: str) -> str:
+    """What commands print; all of them have to succeed."""
+    done = walk_through(blocks, kubernetes, show=False, names=names)
     print(done.stdout)
-    assert done.returncode == 0, f"docs/{page}: a command failed"
+    assert done.returncode == 0, f"{blocks[0].file}: a command failed"
     assert "Traceback" not in done.stdout
     return done.stdout
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "tutorial.md"])
-def test_the_commands_of_a_page(kubernetes: Kubernetes, page: str) -> None:
-    run(page, kubernetes)
+def of(page: str, runner: str) -> list[Block]:
+    return [block for block in run_by(runner) if block.file == page]
 
 
-def test_the_tutorial_keeps_what_it_promises(kubernetes: Kubernetes) -> None:
-    said = run("tutorial.md", kubernetes)
+@pytest.mark.alone
+@pytest.mark.parametrize("page", [page for page in PAGES if page != TUTORIAL])
+def test_the_commands_of_a_page(alone: Kubernetes, page: str) -> None:
+    run(of(page, "cluster"), alone)
+
+
+@pytest.mark.alone
+def test_the_tutorial_keeps_what_it_promises(alone: Kubernetes) -> None:
+    said = run(of(TUTORIAL, "cluster"), alone)
     failovers = said[said.index("Failovers\n") :].splitlines()[1:]
     header = failovers[0].split()
     assert header[-4:] == ["Running", "Continued", "Restarted", "Gap"]
@@ -41,6 +58,20 @@ def test_the_tutorial_keeps_what_it_promises(kubernetes: Kubernetes) -> None:
     assert "These and the most frequent phrases of 2 to 7 words are the same." in said
 
 
-def test_no_page_is_left_out() -> None:
-    with_commands = {path.name for path in Path(ROOT / "docs").glob("*.md") if cluster_blocks(path)}
-    assert with_commands == set(PAGES)
+def test_the_commands_for_a_job_that_runs(job: Job) -> None:
+    """One of its JobManagers was restarted once, so that it has earlier logs."""
+    job.create()
+    job.holding()
+    job.in_pod(f"{job.name}-jobmanager-0", "python3", "-c", "import os; os.kill(1, 15)")
+    eventually(lambda: _restarts(job) == 1, "the container is restarted")
+    eventually(lambda: job.condition("Protected")["status"] == "True", "the job is protected again")
+    pages = sorted({block.file for block in run_by("job")})
+    for page in pages:
+        said = run(of(page, "job"), job.kubernetes, JOB=job.name, NAMESPACE=job.namespace)
+        assert job.name in said
+    assert job.state() == "CANCELED"
+
+
+def _restarts(job: Job) -> int:
+    pods = job.kubernetes.get(job.namespace, "pods", "--selector=app.kubernetes.io/component=jobmanager")["items"]
+    return sum(status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"])

@@ -1,6 +1,7 @@
 """The death of a JobManager, in every way that a cluster knows: what the tasks must not notice.
 
-Each test compares for every running task the pod, the container, the processes and the attempt before and after.
+Each test compares for every running task the pod, the container, the processes and the attempt before and after, and that it
+has counted on all the while.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from kubernetes_cluster import Tasks, eventually
 
 def check_undisturbed(job: Job, before: Tasks, epoch: int = 2) -> None:
     """Nobody noticed the change to this epoch; the job ends with the exact result, and no task ever began twice."""
-    assert job.holding(epoch) == before
+    job.unnoticed(before, epoch)
     told = job.failover(epoch)
     assert told["verdicts"]["continued"] == len(before)
     assert told["verdicts"]["restarted"] == 0
@@ -128,13 +129,23 @@ def test_a_standby_is_lost_and_the_leader_stays(job: Job) -> None:
     job.create()
     before = job.holding()
     leader, standby = job.leader(), job.standby()
+    lost = _ready_uid(job, standby)
     job.kubectl("delete", "pod", standby, "--force", "--grace-period=0")
-    assert job.holding() == before
+    eventually(lambda: _ready_uid(job, standby) not in ("", lost), "another pod stands by")
+    job.unnoticed(before)
     assert job.leader() == leader
     job.finish()
     assert job.starts() == job.once()
 
 
+def _ready_uid(job: Job, pod: str) -> str:
+    found = job.kubernetes.get(job.namespace, "pod", pod)
+    conditions = found["status"].get("conditions") or []
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return str(found["metadata"]["uid"]) if ready else ""
+
+
+@pytest.mark.alone
 def test_the_operator_is_away_and_the_lease_runs_out(job: Job, operator_away: None) -> None:
     """Without the operator a failover takes as long as the Lease, and the tasks notice as little."""
     before = job.holding()
@@ -143,10 +154,11 @@ def test_the_operator_is_away_and_the_lease_runs_out(job: Job, operator_away: No
     eventually(lambda: job.leader() not in ("", dead), "the standby leads")
     eventually(lambda: job.status()["leader"]["epoch"] == 2, "the new leader tells of itself")
     tasks = eventually(
-        lambda: len(found := job.kubernetes.tasks(job.namespace, job.name)) == len(before) and found,
+        lambda: len(found := job.tasks()) == len(before) and found,
         "all tasks run in the new leader's eyes",
     )
     assert tasks == before
+    job.counting_on(before)
     job.finish()
     assert job.starts() == job.once()
 
@@ -163,15 +175,17 @@ def test_a_lost_taskmanager_costs_its_own_tasks_and_no_others(job: Job) -> None:
     before = job.holding()
     lost = before["hold", 0].pod
     job.kubectl("delete", "pod", lost, "--force", "--grace-period=0")
-    eventually(
-        lambda: all(task.pod != lost for task in _tasks(job).values()) and len(_tasks(job)) == len(before),
-        "the lost tasks run again",
-    )
+    eventually(lambda: len(_elsewhere(job, lost)) == len(before), "the lost tasks run again")
     after = job.holding()
+    job.counting_on({key: task for key, task in before.items() if task.pod != lost})
     for key, task in before.items():
         assert (after[key] == task) == (task.pod != lost)
     job.finish()
     assert job.starts() == {index: 1 + (before["hold", index].pod == lost) for index in range(4)}
+
+
+def _elsewhere(job: Job, lost: str) -> Tasks:
+    return {key: task for key, task in job.tasks().items() if task.pod != lost}
 
 
 def test_the_leader_and_a_taskmanager_are_lost_at_once(job: Job) -> None:
@@ -180,15 +194,14 @@ def test_the_leader_and_a_taskmanager_are_lost_at_once(job: Job) -> None:
     lost = before["hold", 0].pod
     job.kubectl("delete", "pod", job.leader(), lost, "--force", "--grace-period=0")
     after = job.holding(epoch=2)
-    assert {key for key in before if after[key] == before[key]} == {k for k, task in before.items() if task.pod != lost}
+    kept = {key: task for key, task in before.items() if task.pod != lost}
+    assert {key for key in before if after[key] == before[key]} == kept.keys()
+    job.counting_on(kept)
     job.finish()
     assert job.starts() == {index: 1 + (before["hold", index].pod == lost) for index in range(4)}
 
 
-def _tasks(job: Job) -> Tasks:
-    return job.kubernetes.tasks(job.namespace, job.name)
-
-
+@pytest.mark.alone
 def test_a_leader_that_is_cut_off_gets_no_command_accepted(job: Job, nodes: Cluster) -> None:
     """Its node has no network, but the TaskManager that is there; tasks end on it all the time, and the leader wants to
     run others. Its Lease is taken and its log fenced meanwhile."""
@@ -198,7 +211,7 @@ def test_a_leader_that_is_cut_off_gets_no_command_accepted(job: Job, nodes: Clus
         taskManager={"replicas": 2, "taskSlots": 3, **_one_on_each_node(job, "taskmanager")},
     )
     # Two hold and four wait to tick: at least one on each node.
-    eventually(lambda: len(_tasks(job)) == 6 and job.condition("Protected")["status"] == "True", "all slots are used")
+    eventually(lambda: len(job.tasks()) == 6 and job.condition("Protected")["status"] == "True", "all slots are used")
     before = _holding(job)
     zombie = job.leader()
     node, _ = _container(job, zombie)
@@ -212,6 +225,7 @@ def test_a_leader_that_is_cut_off_gets_no_command_accepted(job: Job, nodes: Clus
     eventually(lambda: job.condition("Reconciling")["status"] == "False", "the new leader has reconciled")
     after = eventually(lambda: len(found := _holding(job)) == len(before) and found, "both tasks hold in epoch 2")
     assert after == before
+    job.counting_on(before)
     job.finish()
     assert job.starts() == job.once()
     assert job.starts("tick") == dict.fromkeys(range(job.ticks), 1)
@@ -228,4 +242,4 @@ def _one_on_each_node(job: Job, component: str) -> dict[str, Any]:
 
 
 def _holding(job: Job) -> Tasks:
-    return {key: task for key, task in _tasks(job).items() if key[0] == "hold"}
+    return {key: task for key, task in job.tasks().items() if key[0] == "hold"}

@@ -1,7 +1,7 @@
 """Outages of the cluster itself, around a job that runs: what the tasks must not notice.
 
-Each test compares for every running task the pod, the container, the processes and the attempt before and after, and
-counts the lines that the tasks themselves have written when they began.
+Each test compares for every running task the pod, the container, the processes and the attempt before and after, that it has
+counted on all the while, and how many lines the tasks themselves have written when they began.
 """
 
 import contextlib
@@ -19,12 +19,13 @@ from kubernetes_cluster import Tasks, eventually
 
 def check_no_failover(job: Job, before: Tasks, leader: str) -> None:
     """The same leader leads the first epoch still, and no task has noticed anything up to the exact result."""
-    assert job.holding(epoch=1) == before
+    job.unnoticed(before, epoch=1)
     assert job.leader() == leader
     job.finish()
     assert job.starts() == job.once()
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_the_api_server_is_down_for_a_minute(job: Job, nodes: Cluster) -> None:
     """That is longer than a Lease lasts; the log tells the leader that nobody has taken its place."""
@@ -35,6 +36,7 @@ def test_the_api_server_is_down_for_a_minute(job: Job, nodes: Cluster) -> None:
     check_no_failover(job, before, leader)
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_the_leader_is_lost_while_the_api_server_is_down(job: Job, nodes: Cluster) -> None:
     """Nobody can take the Lease until the API server is back; the tasks wait for as long as they are told to."""
@@ -47,22 +49,34 @@ def test_the_leader_is_lost_while_the_api_server_is_down(job: Job, nodes: Cluste
         nodes.on_node(pod["spec"]["nodeName"], *kill)
         time.sleep(60)
     eventually(lambda: job.status()["leader"]["epoch"] == 2, "somebody leads the next epoch")
-    assert job.holding(epoch=2) == before
+    job.unnoticed(before, epoch=2)
     told = job.failover(2)["verdicts"]
     assert (told["continued"], told["restarted"]) == (len(before), 0)
     job.finish()
     assert job.starts() == job.once()
 
 
+@pytest.mark.alone
 def test_the_operator_is_killed_in_the_middle_of_a_change(job: Job, operator: str) -> None:
+    """Every time a little later after the change, so that it has done nothing, a part, or all of it."""
     job.create()
     before, leader = job.holding(), job.leader()
-    job.patch(taskManager={"replicas": 4})
-    job.kubernetes.kubectl("delete", "pods", "--namespace", operator, "--all", "--force", "--grace-period=0")
-    eventually(lambda: job.status().get("taskManagers") == {"wanted": 4, "ready": 4}, "four TaskManagers are ready")
-    pods = job.kubectl("get", "pods", "--selector=app.kubernetes.io/component=taskmanager", "--output=name").split()
-    assert len(pods) == 4
+    for delay, replicas in ((0.0, 4), (0.1, 2), (0.3, 4), (1.0, 2)):
+        job.patch(taskManager={"replicas": replicas})
+        time.sleep(delay)
+        job.kubernetes.kubectl("delete", "pods", "--namespace", operator, "--all", "--force", "--grace-period=0")
+        eventually(
+            lambda wanted=replicas: job.status()["taskManagers"] == {"wanted": wanted, "ready": wanted},  # type: ignore[misc]  # mypy has no type for a lambda's default
+            f"{replicas} TaskManagers are ready",
+        )
+        eventually(lambda wanted=replicas: _taskmanagers(job) == wanted, f"there are {replicas} TaskManagers")  # type: ignore[misc]  # mypy has no type for a lambda's default
+        job.unnoticed(before)
     check_no_failover(job, before, leader)
+
+
+def _taskmanagers(job: Job) -> int:
+    pods = job.kubectl("get", "pods", "--selector=app.kubernetes.io/component=taskmanager", "--output=name")
+    return len(pods.split())
 
 
 def test_a_jobmanager_is_not_evicted_while_another_is_away(job: Job) -> None:
@@ -73,11 +87,12 @@ def test_a_jobmanager_is_not_evicted_while_another_is_away(job: Job) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         _evict(job, standby)
     assert "would violate the pod's disruption budget" in refused.value.stderr
-    assert job.holding(epoch=2) == before
+    job.unnoticed(before, epoch=2)
     job.finish()
     assert job.starts() == job.once()
 
 
+@pytest.mark.alone
 def test_etcd_is_restarted(job: Job, nodes: Cluster) -> None:
     job.create()
     before, leader = job.holding(), job.leader()
@@ -93,6 +108,7 @@ def test_etcd_is_restarted(job: Job, nodes: Cluster) -> None:
     check_no_failover(job, before, leader)
 
 
+@pytest.mark.alone
 def test_the_kubelet_of_the_leaders_node_is_stopped(job: Job, nodes: Cluster) -> None:
     """Its pods are no longer ready in anybody's eyes, but their processes run."""
     job.create()

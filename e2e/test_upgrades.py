@@ -7,10 +7,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from jobs import Job
-from kubernetes_cluster import CHART, Kubernetes, eventually
+from kubernetes_cluster import CHART, Kubernetes, eventually, image_values
 
 DEFINITION = Path(__file__).parents[1] / "crds" / "flinkjobs.yaml"
 
@@ -26,27 +27,43 @@ def test_an_idle_taskmanager_goes_first_when_scaled_down(job: Job) -> None:
             f"{replicas} TaskManagers are ready",
         )
     eventually(lambda: _pods(job, "taskmanager").keys() == busy, "only those with tasks are left")
-    assert job.holding() == before
+    job.unnoticed(before)
     job.finish()
     assert job.starts() == job.once()
 
 
+def test_a_taskmanager_that_is_scaled_down_takes_its_own_tasks_with_it_and_no_others(job: Job) -> None:
+    """The tasks wait for slots of the one that is left, whose own tasks run on."""
+    job.create()
+    before = job.holding()
+    job.kubectl("scale", "flinkjob", job.name, "--replicas=1")
+    eventually(lambda: len(_pods(job, "taskmanager")) == 1, "one TaskManager is left")
+    (left,) = _pods(job, "taskmanager")
+    job.counting_on({key: task for key, task in before.items() if task.pod == left})
+    job.finish()
+    assert job.starts() == {index: 1 + (task.pod != left) for (_, index), task in before.items()}
+
+
+@pytest.mark.alone
 def test_the_operator_is_upgraded(job: Job, operator: str) -> None:
     job.create()
     before = job.holding()
     old = _operators(job.kubernetes, operator)
+    newer = _newer(job.kubernetes)
     upgrade = ("upgrade", operator, CHART, "--namespace", operator, "--reuse-values", "--wait", "--timeout=5m")
-    job.kubernetes.helm(*upgrade, "--set-string", f"podAnnotations.upgradedFor={job.namespace}")
-    eventually(lambda: _operators(job.kubernetes, operator).isdisjoint(old), "all its pods are new")
-    assert job.holding() == before
+    job.kubernetes.helm(*upgrade, *image_values(newer))
+    eventually(lambda: _operators(job.kubernetes, operator).keys().isdisjoint(old), "all its pods are new")
+    assert set(_operators(job.kubernetes, operator).values()) == {newer}
+    job.unnoticed(before)
     # The new one acts: only an operator replaces a TaskManager, here one more than before.
     job.kubectl("scale", "flinkjob", job.name, "--replicas=3")
     eventually(lambda: job.status()["taskManagers"] == {"wanted": 3, "ready": 3}, "three TaskManagers are ready")
-    assert job.holding() == before
+    job.unnoticed(before)
     job.finish()
     assert job.starts() == job.once()
 
 
+@pytest.mark.alone
 def test_the_definition_is_upgraded(job: Job) -> None:
     job.create()
     before = job.holding()
@@ -57,21 +74,20 @@ def test_the_definition_is_upgraded(job: Job) -> None:
     try:
         _define(job.kubernetes, newer)
         eventually(lambda: "later" in job.kubectl("explain", "flinkjob.spec"), "the API server has the new field")
-        assert job.holding() == before
+        job.unnoticed(before)
         # Who watches the resource hears of its changes as ever.
         job.kubectl("scale", "flinkjob", job.name, "--replicas=3")
         eventually(lambda: job.status()["taskManagers"] == {"wanted": 3, "ready": 3}, "three TaskManagers are ready")
     finally:
         _define(job.kubernetes, definition)
-    assert job.holding() == before
+    job.unnoticed(before)
     job.finish()
     assert job.starts() == job.once()
 
 
 def test_the_jobs_image_is_upgraded_pod_by_pod(job: Job) -> None:
     """JobManagers hand over, TaskManagers are replaced one after the other; what had finished is not run again."""
-    newer = f"{job.kubernetes.image}-newer"
-    _tag(job.kubernetes, newer)
+    newer = _newer(job.kubernetes)
     job.create()
     job.holding()
     job.patch(image=newer)
@@ -81,7 +97,7 @@ def test_the_jobs_image_is_upgraded_pod_by_pod(job: Job) -> None:
         patience=240,
     )
     eventually(lambda: job.condition("Protected").get("status") == "True", "the job is protected again")
-    eventually(lambda: len(job.kubernetes.tasks(job.namespace, job.name)) == 4, "all tasks hold again")
+    eventually(lambda: len(job.tasks()) == 4, "all tasks hold again")
     assert job.status()["jobStatus"]["tasks"]["finished"] == 2
     job.finish()
     # Twice at most: each TaskManager goes once, and the first one's tasks may wait on the second.
@@ -99,8 +115,10 @@ def _pods(job: Job, component: str) -> dict[str, str]:
     }
 
 
-def _operators(kubernetes: Kubernetes, namespace: str) -> set[str]:
-    return {pod["metadata"]["name"] for pod in kubernetes.get(namespace, "pods")["items"]}
+def _operators(kubernetes: Kubernetes, namespace: str) -> dict[str, str]:
+    """The image of each of the operator's pods."""
+    pods = kubernetes.get(namespace, "pods")["items"]
+    return {pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"] for pod in pods}
 
 
 def _define(kubernetes: Kubernetes, definition: dict[str, Any]) -> None:
@@ -109,9 +127,12 @@ def _define(kubernetes: Kubernetes, definition: dict[str, Any]) -> None:
     kubernetes.kubectl(*applying, given=yaml.safe_dump(definition))
 
 
-def _tag(kubernetes: Kubernetes, newer: str) -> None:
-    """Give the nodes the project's image under a second name."""
-    assert kubernetes.nodes is not None, "the nodes of a cluster that was given have no second image"
+def _newer(kubernetes: Kubernetes) -> str:
+    """A second name of the project's image, which the nodes have it under from now on."""
+    if kubernetes.nodes is None:
+        pytest.skip("the nodes of a cluster that was given have no second image")
+    newer = f"{kubernetes.image}-newer"
     name, other = (f"docker.io/library/{image}" for image in (kubernetes.image, newer))
     for node in kubernetes.nodes.workers():
         kubernetes.nodes.on_node(node, "ctr", "--namespace=k8s.io", "images", "tag", "--force", name, other)
+    return newer
