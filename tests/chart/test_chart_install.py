@@ -1,5 +1,6 @@
 """The chart on a real API server: installed, upgraded, taken away again, and what is left then."""
 
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chart.helm import CHART, VARIANTS, Helm
+from chart.helm import CHART, ROOT, VARIANTS, Helm
+from docs.blocks import run_by
 from kube.apiserver import ApiServer
 
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/flinkjobs.flinkjob.io"
@@ -61,6 +63,21 @@ def test_the_lease_of_the_operators_goes_with_the_chart(helm: Helm, apiserver: A
     assert apiserver.call("GET", path)["items"] == []
 
 
+def test_who_has_all_rights_in_a_namespace_installs_it_there(
+    helm: Helm, apiserver: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the chart's README says, with all rights there and none elsewhere."""
+    _bind(apiserver, namespace, "cluster-admin", "olga")
+    (block,) = run_by("tests/chart/test_chart_install.py")
+    command = shlex.split(block.text.replace("\\\n", " ").replace("team-a", namespace))
+    monkeypatch.chdir(ROOT)
+    olga = apiserver.kubeconfig("olga")
+    helm.run(*command[1:], kubeconfig=olga)
+    deployments = apiserver.call("GET", f"/apis/apps/v1/namespaces/{namespace}/deployments")["items"]
+    assert [item["metadata"]["name"] for item in deployments] == ["flinkjob-operator"]
+    helm.run("uninstall", "flinkjob-operator", "--namespace", namespace, kubeconfig=olga)
+
+
 def test_the_pods_are_let_into_a_restricted_namespace(apiserver: ApiServer, installed: str) -> None:
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     apiserver.call("PATCH", f"/api/v1/namespaces/{installed}", label, content_type="application/merge-patch+json")
@@ -93,15 +110,7 @@ def test_the_api_server_takes_all_that_is_rendered(
 
 
 def test_kubernetes_own_roles_include_flinkjobs(apiserver: ApiServer, installed: str) -> None:
-    apiserver.call(
-        "POST",
-        f"/apis/rbac.authorization.k8s.io/v1/namespaces/{installed}/rolebindings",
-        {
-            "metadata": {"name": "viewers"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
-            "subjects": [{"kind": "User", "name": "vera", "apiGroup": "rbac.authorization.k8s.io"}],
-        },
-    )
+    _bind(apiserver, installed, "view", "vera")
     for verb, allowed in (("list", True), ("delete", False)):
         assert _can_i(apiserver, installed, "vera", verb, "flinkjobs.flinkjob.io") is allowed
 
@@ -139,6 +148,20 @@ def test_kubectl_says_the_same_of_the_operators_account(apiserver: ApiServer, in
         ("delete", "customresourcedefinitions.apiextensions.k8s.io", False),
     ):
         assert _can_i(apiserver, installed, account, verb, resource) is allowed, (verb, resource)
+
+
+def _bind(apiserver: ApiServer, namespace: str, role: str, user: str) -> None:
+    """Give a user one of Kubernetes' own roles in a namespace."""
+    group = "rbac.authorization.k8s.io"
+    apiserver.call(
+        "POST",
+        f"/apis/{group}/v1/namespaces/{namespace}/rolebindings",
+        {
+            "metadata": {"name": f"{role}-{user}"},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "User", "name": user, "apiGroup": group}],
+        },
+    )
 
 
 def _can_i(apiserver: ApiServer, namespace: str, user: str, verb: str, resource: str) -> bool:

@@ -1,9 +1,10 @@
 """The commands in the documentation, and what runs each of them.
 
 A fenced block whose language is ``sh`` says behind that word who runs it: ``local`` (a test on this machine, all such blocks
-of a file in their order, in one shell), ``cluster`` (the end-to-end suite, on a real cluster), ``ci`` (.ci/run itself), or
-the path of the test that does, as in ``tests/local/test_local_by_hand.py``. What has names in capitals to be replaced by the
-reader's own is a ``placeholder``; the same commands stand elsewhere with names.
+of a file in their order, in one shell), ``cluster`` (the end-to-end suite, on a real cluster), ``job`` (the same, with JOB
+being a job that runs), ``tutorial`` (its lines are those of docs/tutorial.md, which ``cluster`` runs), ``ci`` (.ci/run
+itself), or the path of the test that does, as in ``tests/local/test_local_by_hand.py``. What needs something that no test
+has, a registry to push to, is a ``placeholder``.
 """
 
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RUNNERS = ("local", "cluster", "ci", "placeholder")
+RUNNERS = ("local", "cluster", "job", "tutorial", "ci", "placeholder")
 
 _FENCE = re.compile(r"^( *)```(?P<info>[^`\n]*)\n(?P<text>.*?)^\1```$", re.MULTILINE | re.DOTALL)
 

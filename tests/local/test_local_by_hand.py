@@ -1,6 +1,7 @@
 """A cluster without anybody who keeps it: each process started on its own, as from several shells, by flags or variables."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.blocks import ROOT, run_by
 from flinkjob.api.flinkjob import job_id
 
 from .clusters import DEADLINE, GatedJob, eventually, get
@@ -116,6 +118,25 @@ def test_the_standby_takes_over(
     assert [taskmanager.wait(DEADLINE) for taskmanager in taskmanagers] == [0, 0]
     again.terminate()
     assert again.wait(DEADLINE) == 0
+
+
+def test_the_readmes_commands_run_its_job(
+    shell: Shell, tmp_path: Path, ports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = run_by("tests/local/test_local_by_hand.py")
+    text = block.text.replace("/tmp/ha", str(tmp_path / "ha"))
+    for shown, port in zip(("8081", "8082"), ports, strict=True):
+        text = text.replace(shown, str(port))
+    *jobmanagers, taskmanager = (
+        shell(*shlex.split(line.removeprefix(".venv/bin/flinkjob "))) for line in text.splitlines()
+    )
+    overview = f"http://127.0.0.1:{ports[0]}/jobs/overview"
+    eventually(
+        lambda: [job["state"] for job in (get(overview) or {}).get("jobs", [])] == ["FINISHED"], "the job has finished"
+    )
+    assert taskmanager.wait(DEADLINE) == 0
+    assert all(jobmanager.poll() is None for jobmanager in jobmanagers)
 
 
 def test_a_taskmanager_goes_when_it_is_told_to(shell: Shell, ports: list[int]) -> None:

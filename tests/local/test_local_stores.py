@@ -1,6 +1,7 @@
 """A job whose log and partitions lie in a store that is no file system, through a failover."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from docs.blocks import run_by
 from stores.hadoop import Hdfs
-from stores.seaweed import S3
+from stores.seaweed import BUCKET, S3
 
 from .clusters import RESULT, Run, alive, check_undisturbed, eventually, kill, pids_of
 
@@ -40,6 +42,17 @@ def test_a_job_is_finished_exactly_though_its_leader_was_killed(storage_dir: str
     assert report["accumulators"] == {"words": 49}
     assert report["tasks"] == {"total": 13, "finished": 13, "restarted": 0}
     assert [failover["epoch"] for failover in report["failovers"]] == [2]
+
+
+def test_the_pages_commands_find_the_object_store(s3_environment: dict[str, str]) -> None:
+    (block,) = run_by("tests/local/test_local_stores.py")
+    text = block.text.replace("http://127.0.0.1:8333", s3_environment["FSSPEC_S3_ENDPOINT_URL"])
+    text = text.replace("job.yaml", str(TUTORIAL)).replace("s3://bucket/", f"s3://{BUCKET}/pages-")
+    text = text.replace("flinkjob run", f"{sys.executable} -m flinkjob run")
+    others = {name: value for name, value in os.environ.items() if name not in s3_environment}
+    run = subprocess.run(["bash", "-euc", text], env=others, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    assert "61    the" in run.stdout
 
 
 @pytest.mark.hdfs  # because it takes a minute, like those of HDFS
