@@ -50,11 +50,17 @@ def test_the_leaders_container_is_killed(job: Job) -> None:
     check_undisturbed(job, before)
 
 
-# The kernel chooses whom it kills by this score. A group that dies as a whole (version 2) needs no choice.
+# Of the processes of a container the kernel kills the largest first, by this score too; so those that eat are small and many.
+# Where it kills all of a container at once (control groups of version 2), that is as well.
 _EAT_ALL_MEMORY = """
+import os, time
 with open('/proc/1/oom_score_adj', 'w') as score:
     score.write('1000')
-eaten = [b'x' * (1 << 20) for _ in range(1 << 12)]
+while True:
+    if not os.fork():
+        eaten = b'x' * (8 << 20)
+        time.sleep(60)
+        os._exit(0)
 """
 
 

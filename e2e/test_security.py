@@ -57,7 +57,7 @@ def test_a_tenants_pod_gets_nothing_without_a_certificate_of_the_job(
     eventually(lambda: other.exists("secret", f"{other.name}-taskmanager-tls"), "the other job has certificates")
     address = f"{job.leader()}.{job.name}-jobmanager.{job.namespace}.svc"
     (running,) = kubernetes.rest(job.namespace, job.leader(), "/jobs")["jobs"]
-    other.apply(_pod(kubernetes.image, f"{other.name}-taskmanager-tls", [address, running["id"]]))
+    other.apply(_pod(other, f"{other.name}-taskmanager-tls", [address, running["id"]]))
     other.kubectl("wait", "pod/foreign", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
     said = dict(line.split(": ") for line in other.kubectl("logs", "foreign").splitlines() if ":" in line)
     print(said)
@@ -70,10 +70,10 @@ def test_a_tenants_pod_gets_nothing_without_a_certificate_of_the_job(
     assert job.starts() == job.once()
 
 
-def _pod(image: str, certificate: str, arguments: list[str]) -> dict[str, Any]:
+def _pod(job: Job, certificate: str, arguments: list[str]) -> dict[str, Any]:
     container = {
         "name": "main",
-        "image": image,
+        "image": job.kubernetes.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-c", _KNOCK, *arguments],
         "securityContext": RESTRICTED,
@@ -81,4 +81,4 @@ def _pod(image: str, certificate: str, arguments: list[str]) -> dict[str, Any]:
     }
     volumes = [{"name": "certificate", "secret": {"secretName": certificate}}]
     spec = {"containers": [container], "restartPolicy": "Never", "volumes": volumes}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "foreign"}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "foreign", "namespace": job.namespace}, "spec": spec}

@@ -54,7 +54,7 @@ def test_a_log_on_s3_in_the_cluster_outlives_its_leader(job: Job) -> None:
     job.kubectl("wait", "pod/seaweed", "--for=condition=ContainersReady", "--timeout=120s")
     with Path(weed()).open("rb") as program:
         job.kubernetes.send(
-            program, job.namespace, "seaweed", "cat > /data/weed && chmod +x /data/weed && touch /data/go"
+            program, job.namespace, "seaweed", "cat > /tmp/weed && chmod +x /tmp/weed && touch /tmp/go"
         )
     eventually(lambda: job.in_pod("seaweed", "python3", "-c", _MAKE_BUCKET), "the server serves and has a bucket")
     check_outlives_its_leader(replace(job, storage=f"s3://{BUCKET}/ha"), env=endpoint, secrets=["s3"])
@@ -62,8 +62,8 @@ def test_a_log_on_s3_in_the_cluster_outlives_its_leader(job: Job) -> None:
 
 _S3_PORT = 8333
 _SERVE = f"""
-until [ -e /data/go ]; do sleep 0.1; done
-exec /data/weed server -dir=/data -ip=127.0.0.1 -ip.bind=0.0.0.0 -filer -s3 -s3.port={_S3_PORT} -volume.max=50 \\
+until [ -e /tmp/go ]; do sleep 0.1; done
+exec /tmp/weed server -dir=/tmp -ip=127.0.0.1 -ip.bind=0.0.0.0 -filer -s3 -s3.port={_S3_PORT} -volume.max=50 \\
     -s3.config=/etc/seaweed/s3.json -s3.port.iceberg=0 -s3.port.lance=0 -master.telemetry=false
 """
 _MAKE_BUCKET = f"""
@@ -85,13 +85,13 @@ def _seaweed_pod(job: Job, endpoint: list[dict[str, str]]) -> dict[str, Any]:
         "env": endpoint,
         "envFrom": [{"secretRef": {"name": "s3"}}],
         "securityContext": RESTRICTED,
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "config", "mountPath": "/etc/seaweed"}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "config", "mountPath": "/etc/seaweed"}],
     }
     spec = {
         "containers": [container],
         "securityContext": {"fsGroup": 10001},
         "terminationGracePeriodSeconds": 1,
-        "volumes": [{"name": "data", "emptyDir": {}}, {"name": "config", "configMap": {"name": "seaweed"}}],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "config", "configMap": {"name": "seaweed"}}],
     }
     return _named("Pod", "seaweed", job, spec=spec)
 
