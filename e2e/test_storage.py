@@ -53,9 +53,7 @@ def test_a_log_on_s3_in_the_cluster_outlives_its_leader(job: Job) -> None:
     job.kubectl("expose", "pod/seaweed", f"--port={_S3_PORT}")
     job.kubectl("wait", "pod/seaweed", "--for=condition=ContainersReady", "--timeout=120s")
     with Path(weed()).open("rb") as program:
-        job.kubernetes.send(
-            program, job.namespace, "seaweed", "cat > /tmp/weed && chmod +x /tmp/weed && touch /tmp/go"
-        )
+        job.kubernetes.send(program, job.namespace, "seaweed", "cat > /tmp/weed && chmod +x /tmp/weed && touch /tmp/go")
     eventually(lambda: job.in_pod("seaweed", "python3", "-c", _MAKE_BUCKET), "the server serves and has a bucket")
     check_outlives_its_leader(replace(job, storage=f"s3://{BUCKET}/ha"), env=endpoint, secrets=["s3"])
 
