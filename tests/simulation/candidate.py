@@ -1,12 +1,18 @@
-"""The lease and those who stand for it: the real Elector, a store that answers late, not at all, or fails."""
+"""The lease and those who stand for it: the real Elector, a store that answers late, not at all, or fails.
+
+Each turn is one of ``LeaderElection._step``: a look, a write or a pause. A leader whose store fails asks what fences it, as
+``LeaderElection._ask_fence`` does, and leads on while that knows of no newer one.
+"""
 
 from collections.abc import Callable
 
 import msgspec
 
+from flinkjob.api.errors import Deposed, FlinkJobError
 from flinkjob.election.elector import Acquire, ElectionTimes, Elector, Look, Release, Renew, StepDown
 from flinkjob.election.record import LeaseRecord
 
+from . import promises
 from .network import Network
 from .scheduler import Process
 
@@ -15,6 +21,8 @@ PAUSE_BETWEEN_TERMS = 1000
 """Milliseconds before one whose term broke down stands again."""
 
 Answer = Callable[[LeaseRecord | None], None]
+Fence = Callable[[Callable[[bool | FlinkJobError], None]], None]
+"""Asks whether it is certain that there is no newer leader; an error is Deposed, or that it cannot be found out."""
 
 
 class LeaseStore:
@@ -53,6 +61,10 @@ class Candidate:
 
     Args:
         on_elected: a term begins. on_lost: it ends. on_seen: the record may have changed.
+        fence: see Fence.
+
+    Attributes:
+        leading: a term is on, as far as the shell knows. confirmed_at: when the fence was asked that last confirmed it.
     """
 
     def __init__(
@@ -65,6 +77,7 @@ class Candidate:
         on_elected: Callable[[], None],
         on_lost: Callable[[], None],
         on_seen: Callable[[], None],
+        fence: Fence,
     ) -> None:
         self._process = process
         self._store = store
@@ -73,9 +86,13 @@ class Candidate:
         self._on_elected = on_elected
         self._on_lost = on_lost
         self._on_seen = on_seen
+        self._fence = fence
         self._turn = 0
         self._standing = True
+        self._writing_until = 0.0
+        self._on_released: Callable[[], None] | None = None
         self.leading = False
+        self.confirmed_at = self.renewed_at = -1e9
         self._elector = self._new_elector()
         store.watchers[process.name] = self._changed
         process.soon(self._step, 0)
@@ -93,13 +110,25 @@ class Candidate:
         """Whether the term is still running, by the clock of this very moment."""
         return self.leading and self._elector.is_leader(self._now())
 
+    def holds_the_lease(self) -> bool:
+        """Whether the term is still running by the lease alone, whatever the fence has said."""
+        return self.is_leader() and self._now() < self.renewed_at + TIMES.renew_deadline
+
+    def in_doubt(self) -> bool:
+        """See Elector."""
+        return self._elector.in_doubt(self._now())
+
     def give_up(self) -> None:
         """The term has broken down: free the lease, and stand again after a pause."""
-        if not self._standing:
-            return
+        if self._standing:
+            self.release(self._pause)
+
+    def release(self, then: Callable[[], None]) -> None:
+        """Stop standing, and free the lease if it is held, as far as the store can be reached."""
         self._standing = self.leading = False
         self._turn += 1
-        self._process.soon(self._release)
+        self._on_released = then
+        self._process.soon(self._await_write)
 
     # The elector's turns. Only the latest one counts; an answer that comes after its time-out is nobody's.
 
@@ -121,6 +150,8 @@ class Candidate:
         if action is None:
             self._next(step.again_in)
         elif isinstance(action, StepDown):
+            if self.leading and "could not be renewed" in action.reason:
+                promises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
             self._lost()
         elif isinstance(action, Look):
             self._ask(lambda: self._store.record, self._looked)
@@ -136,22 +167,28 @@ class Candidate:
                 self._elector.refused(now=now, jitter=self._jitter())
                 return
             self._elector.written(record, requested_at=requested_at, now=now)
-            if not self.leading and self._elector.is_leader(now):
-                self.leading = True
-                self._on_elected()
+            if self._elector.is_leader(now):
+                self.renewed_at = requested_at
+                promises.one_leads_at_a_time(self._process)
+                if not self.leading:
+                    self.leading = True
+                    self._on_elected()
 
-        self._ask(lambda: self._store.swap(action.expected, action.record), written)
+        self._ask(lambda: self._store.swap(action.expected, action.record), written, writes=True)
 
     def _looked(self, record: LeaseRecord | None) -> None:
         self._elector.observed(record, now=self._now())
 
-    def _ask(self, call: Callable[[], LeaseRecord | None], then: Answer) -> None:
+    def _call_limit(self) -> float:
+        limit = max(TIMES.retry_period, TIMES.renew_deadline / 2)
+        return min(limit, self._elector.term_left(self._now())) if self.leading else limit
+
+    def _ask(self, call: Callable[[], LeaseRecord | None], then: Answer, *, writes: bool = False) -> None:
         """Have the store do something; its answer or the time-out ends the turn."""
         self._turn += 1
-        turn, process = self._turn, self._process
-        limit = max(TIMES.retry_period, TIMES.renew_deadline / 2)
-        if self.leading:
-            limit = min(limit, self._elector.term_left(self._now()))
+        turn, process, limit = self._turn, self._process, self._call_limit()
+        if writes:
+            self._writing_until = self._now() + limit
         process.after(limit * 1000, self._failed, turn)
         if not self._network.reaches(process.name, self._store.name):
             return
@@ -163,22 +200,50 @@ class Candidate:
                 process.soon(self._failed if failing else answered, turn, *(() if failing else (record,)))
 
         def answered(turn: int, record: LeaseRecord | None) -> None:
+            if writes:
+                self._writing_until = 0.0
+            process.point("lease answered")
             if turn == self._turn:
                 then(record)
                 self._after()
 
         process.scheduler.at(process.scheduler.now + process.scheduler.step_time(), None, serve)
+        process.point("lease asked")
 
     def _failed(self, turn: int) -> None:
-        if turn == self._turn:
-            self._elector.failed(now=self._now(), jitter=self._jitter())
+        if turn != self._turn:
+            return
+        self._elector.failed(now=self._now(), jitter=self._jitter())
+        if self.leading:
+            self._ask_fence()
+        else:
+            self._after()
+
+    def _ask_fence(self) -> None:
+        self._turn += 1
+        turn, asked_at = self._turn, self._now()
+        self._process.after(self._call_limit() * 1000, self._fence_answered, turn, asked_at, False)
+        self._fence(lambda answer: self._fence_answered(turn, asked_at, answer))
+
+    def _fence_answered(self, turn: int, asked_at: float, answer: bool | FlinkJobError) -> None:
+        if turn != self._turn:
+            return
+        self._turn += 1
+        if isinstance(answer, Deposed):
+            self._lost()
+        else:
+            if answer is True:
+                self._elector.confirmed(requested_at=asked_at, now=self._now())
+                self.confirmed_at = asked_at
+                self._process.scheduler.note(self._process.name, "leads on, the fence is unmarked")
             self._after()
 
     def _after(self) -> None:
         self._on_seen()
         if not self._standing:
-            self._process.soon(self._release)
-        elif self.leading and not self._elector.is_leader(self._now()):
+            return
+        if self.leading and not self._elector.is_leader(self._now()):
+            promises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
             self._lost()
         else:
             self._next(0)
@@ -187,6 +252,7 @@ class Candidate:
         self._elector = self._new_elector()
         if self.leading:
             self.leading = False
+            self.confirmed_at = -1e9
             self._on_lost()
         self._next(0)
 
@@ -200,17 +266,41 @@ class Candidate:
             self._elector.stirred()
             self._next(0)
 
+    def _await_write(self) -> None:
+        """A write that is on its way may yet take the lease, for nobody."""
+        if self._now() < self._writing_until:
+            self._process.after(20, self._await_write)
+        else:
+            self._release()
+
     def _release(self) -> None:
-        """Free the lease if it is one's own, as far as the store can be reached, and begin anew after a pause."""
-        store = self._store
-        if not store.failing and self._network.reaches(self._process.name, store.name):
-            self._elector.observed(store.record, now=self._now())
-            release: Release | None = self._elector.release()
+        self._process.point("releasing")
+        if not self._store.failing and self._network.reaches(self._process.name, self._store.name):
+            self._elector.observed(self._store.record, now=self._now())
+            release = self._elector.release()
             if release is not None:
-                store.swap(release.expected, release.record)
+                self._process.soon(self._free, release)
+                return
+        self._released()
+
+    def _free(self, release: Release) -> None:
+        reached = not self._store.failing and self._network.reaches(self._process.name, self._store.name)
+        if reached and self._store.swap(release.expected, release.record) is None:
+            self._release()
+        else:
+            self._released()
+
+    def _released(self) -> None:
+        then, self._on_released = self._on_released, None
+        if then is not None:
+            then()
+
+    def _pause(self) -> None:
         self._process.after(PAUSE_BETWEEN_TERMS, self._stand_again)
 
     def _stand_again(self) -> None:
+        if self._on_released is not None:
+            return  # it is being stopped meanwhile
         self._elector = self._new_elector()
         self._standing = True
         self._next(0)

@@ -1,7 +1,8 @@
 """A whole cluster in virtual time: JobManagers, TaskManagers, what they share, and an operator that replaces the dead.
 
-Everything follows from the seed: the job, its options, who is there, how slow things are and how wrong clocks go. What is
-to go wrong comes as a plan of faults; once the last of them is over, the job has to end, and end well.
+Everything follows from the seed and the setting, which is drawn from it: the job, its options, who is there, how slow things
+are and how wrong clocks go. What is to go wrong comes as a plan of faults; once the last of them is over, the job has to
+end, and end well.
 """
 
 from collections import Counter
@@ -12,10 +13,8 @@ from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.states import JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster.deciding import JobMasterOptions
-from flinkjob.jobmaster.restart import ExponentialDelay, FixedDelay, RestartStrategy
 from flinkjob.worker import events as wev
 from flinkjob.worker.protocol import AttemptId
-from jobmaster.jobs import SHAPES
 from jobmaster.taskmanagers import Items
 
 from . import promises
@@ -25,23 +24,19 @@ from .jobmanager import HEARTBEAT_TIMEOUT, JobManager
 from .logstore import LogStore, Node, Truth
 from .network import Network
 from .scheduler import MAX_STEPS, Process, Scheduler
+from .setting import Setting
 from .taskmanager import TaskManager
 
 PATIENCE = 120_000
 """Milliseconds after the last fault by which the job must be over."""
-
-FOREVER = FixedDelay(attempts=1_000_000, delay=300)
-BACKING_OFF = ExponentialDelay(
-    initial_backoff=100, max_backoff=2000, multiplier=2.0, reset_threshold=5000, jitter_factor=0.2, attempts=10**6
-)
-STRATEGIES: tuple[RestartStrategy, ...] = (FOREVER, FOREVER, BACKING_OFF, FixedDelay(2, 200))
-
+END = CALM_FROM + PATIENCE
 
 class BrokenPromise(AssertionError):
-    """A promise was broken; ``history`` tells how it came to that."""
+    """A promise was broken: its ``name``; ``history`` tells how it came to that."""
 
-    def __init__(self, text: str, history: list[str]) -> None:
+    def __init__(self, name: str, text: str, history: list[str]) -> None:
         super().__init__(text)
+        self.name = name
         self.history = history
 
 
@@ -56,23 +51,25 @@ class Cluster:
         starts: how often each attempt was begun. inputs_read: what it was told to read, as (vertex, subtask, attempt).
         broken: attempts that something happened to. doomed: how often a task is still to fail.
         ended: TaskManagers that are known to have ended, and why.
+        happened: the kinds of faults that have happened. holdings_changed: what TaskManagers hold, or the log has them hold.
         clocks_are_wrong: they run at rates that differ by more than the election allows.
     """
 
-    def __init__(self, seed: int, plan: Iterable[Fault]) -> None:
+    def __init__(self, seed: int, plan: Iterable[Fault], setting: Setting | None = None) -> None:
         self.seed = seed
-        random = Random(seed)
-        self.scheduler = Scheduler(random, slowness=random.choice((3, 6, 6, 20)))
+        self.setting = setting or Setting.drawn(Random(seed))
+        self.scheduler = Scheduler(Random(seed + 0.25), slowness=self.setting.slowness)
         self.network = Network(self.scheduler)
         self.lease = LeaseStore()
-        self.store = LogStore()
+        self.store = LogStore(lambda: self.scheduler.now)
+        self._stores: dict[str, LogStore] = {}
         self.epoch_of_time = 1_764_000_000_000
-        self.job_graph = random.choice(SHAPES)()
-        strategy = random.choice(STRATEGIES)
-        restart_all = random.random() < 0.2
-        self.options = JobMasterOptions(random.choice((3000, 6000)), HEARTBEAT_TIMEOUT, strategy, restart_all)
+        self.job_graph = self.setting.job_graph
+        self.options = JobMasterOptions(
+            self.setting.reconcile_timeout, HEARTBEAT_TIMEOUT, self.setting.strategy, self.setting.restart_all
+        )
         self.possible_ends = {JobStatus.FINISHED}
-        if strategy not in (FOREVER, BACKING_OFF):
+        if self.setting.may_fail:
             self.possible_ends.add(JobStatus.FAILED)
         self.truth = Truth(ExecutionGraph(self.job_graph))
         self.beginning = self.truth.node
@@ -86,18 +83,19 @@ class Cluster:
         self.broken: set[AttemptId] = set()
         self.doomed: Counter[TaskId] = Counter()
         self.ended: dict[str, str] = {}
-        self.clocks_are_wrong = random.random() < 0.1
+        self.clocks_are_wrong = self.setting.wrong_clocks
         self._calm = False
-        self._operator = random.random() < 0.8
-        self.store.lying = random.random() < 0.3
+        self._operator = self.setting.operator
+        self.happened: set[str] = set()
+        self.holdings_changed = False
         self._number = 0
-        self.addresses = [f"jm-{number}" for number in range(random.choice((2, 2, 3)))]
+        self.addresses = [f"jm-{number}" for number in range(self.setting.jobmanagers)]
         self.jobmanagers: dict[str, JobManager] = {}
         self.taskmanagers: dict[str, TaskManager] = {}
         for address in self.addresses:
             self.start_jobmanager(address)
-        for _ in range(random.choice((1, 2, 2, 3))):
-            self.start_taskmanager(self.new_name(), random.choice((1, 2, 2)))
+        for slots in self.setting.slots:
+            self.start_taskmanager(self.new_name(), slots)
         self.plan = tuple(plan)
         for fault in self.plan:
             self.scheduler.at(fault.at, None, apply, self, fault)
@@ -114,16 +112,15 @@ class Cluster:
         try:
             while not self.over:
                 going = self.scheduler.step()
-                promises.one_leads_at_a_time(self)
-                if self.scheduler.steps % 16 == 0:
+                if self.holdings_changed:
+                    self.holdings_changed = False
                     promises.one_live_attempt_is_accepted(self)
-                assert going, "nothing happens any more"
-                assert self.scheduler.now < CALM_FROM + PATIENCE, f"the job is still {self.graph.status.name}"
-                assert self.scheduler.steps < MAX_STEPS, "this goes round in circles"
+                if not going or self.scheduler.now >= END or self.scheduler.steps >= MAX_STEPS:
+                    promises.it_comes_to_an_end(self)
             promises.check_end(self)
         except Exception as error:
             text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            raise BrokenPromise(text, self.tell()) from error
+            raise BrokenPromise(promises.name_of(error), text, self.tell()) from error
         return self.graph.status
 
     @property
@@ -142,7 +139,7 @@ class Cluster:
 
     def tell(self) -> list[str]:
         """The history, to be read."""
-        lines = [f"seed {self.seed}, {self.options}"]
+        lines = [f"seed {self.seed}, {self.setting}"]
         for moment, who, what in self.scheduler.history:
             items = what if isinstance(what, list) else [what]
             lines += [f"{moment:7} {who:8} {item}" for item in items]
@@ -151,7 +148,9 @@ class Cluster:
     def calm_down(self) -> None:
         """No more faults: everything that was out of order works again."""
         self._calm = self._operator = True
-        self.store.failing = self.lease.failing = False
+        self.store.trouble.end()
+        self.lease.failing = False
+        self.network.doubling = self.network.swapping = 0.0
         self.doomed.clear()
         for process in (*self.jobmanagers.values(), *self.taskmanagers.values()):
             process.trap = None
@@ -176,6 +175,19 @@ class Cluster:
         if self._operator:
             scheduler.at(seen, None, self.lease.empty, jobmanager.name)
         scheduler.at(seen + 50 + scheduler.below(2000), None, self.start_jobmanager, jobmanager.name)
+
+    def store_of(self, jobmanager: str) -> LogStore:
+        """The log's store, as it is seen from the machine of a JobManager."""
+        if jobmanager not in self._stores:
+            self._stores[jobmanager] = self.store.seen_elsewhere()
+        return self._stores[jobmanager]
+
+    def jobmanager_left(self, jobmanager: JobManager) -> None:
+        """It has stopped as it was told to; another one takes its place."""
+        self.lease.watchers.pop(jobmanager.name, None)
+        self.scheduler.at(
+            self.scheduler.now + 50 + self.scheduler.below(2000), None, self.start_jobmanager, jobmanager.name
+        )
 
     def store_result(self, status: JobStatus) -> None:
         """A leader writes the job's end down; the first one's counts, and all must write the same."""
@@ -219,6 +231,7 @@ class Cluster:
             self.scheduler.at(self.scheduler.now + 100, None, self._replace, taskmanager, effect.reason)
 
     def _broken(self, taskmanager: TaskManager) -> None:
+        self.holdings_changed = True
         self.broken.update(report.attempt for report in taskmanager.executor.reports)
         taskmanager.tasks.clear()
 

@@ -1,7 +1,7 @@
 """What goes wrong: a plan of faults, made of a seed, each of which can be left out without changing the others."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as jev
 from flinkjob.worker import events as ev
 
+from .points import FREQUENT, JOBMANAGER, SUCCESSOR, TASKMANAGER
 from .scheduler import Trap
 
 if TYPE_CHECKING:
@@ -22,14 +23,6 @@ CALM_FROM = 12_000
 WINDOW = 4000
 """Most faults come while the job, which takes about as long when nothing goes wrong, is under way."""
 
-POINTS = (
-    "elected", "claimed", "fenced", "replayed", "decided", "appended", "torn", "written", "synced", "checked", "released",
-    "snapshot",
-)  # fmt: skip
-"""Where a JobManager can die, in the order in which it gets there."""
-_FREQUENT = ("decided", "appended", "released", "written")
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong.
@@ -37,7 +30,7 @@ class Fault:
     Attributes:
         at: when, milliseconds. kind: what.
         pick: which of those that it can happen to, from 0 to 1. number: how much, or how often, from 0 to 1.
-        duration: for how long, milliseconds.
+        duration: for how long, milliseconds. point: at which point of its program somebody is to die or stop, if at any.
     """
 
     at: int
@@ -45,6 +38,7 @@ class Fault:
     pick: float
     number: float
     duration: int
+    point: str = ""
 
 
 def plan(seed: int) -> list[Fault]:
@@ -58,7 +52,11 @@ def plan(seed: int) -> list[Fault]:
     for _ in range(count):
         at = int(random.random() * (CALM_FROM - 3000 if random.random() < 0.2 else WINDOW))
         duration = int(random.choice((100, 800, 3000, 7000)) * random.uniform(0.3, 1))
-        fault = Fault(at, random.choice(kinds), random.random(), random.random(), min(duration, CALM_FROM - 1 - at))
+        kind = random.choice(kinds)
+        point = random.choice(_POINTS_OF.get(kind, ("",)))
+        fault = Fault(at, kind, random.random(), random.random(), min(duration, CALM_FROM - 1 - at), point)
+        if fault.kind == "lagging listings" and fault.pick < 0.5:
+            fault = replace(fault, at=0, duration=CALM_FROM - 1)  # all that anybody has listed is of before the beginning
         faults.append(fault)
     return sorted(faults, key=lambda fault: fault.at)
 
@@ -66,6 +64,7 @@ def plan(seed: int) -> list[Fault]:
 def apply(world: "Cluster", fault: Fault) -> None:
     """Let it happen."""
     world.scheduler.note("FAULT", fault)
+    world.happened.add(fault.kind)
     _FAULTS[fault.kind][0](world, fault)
 
 
@@ -90,9 +89,19 @@ def _taskmanager(world: "Cluster", fault: Fault) -> "TaskManager | None":
 
 
 def _trap(fault: Fault, pause: int = 0) -> Trap:
-    """A point, picked by a part of the numbers that nobody else uses."""
-    point = POINTS[int(fault.pick * 997) % len(POINTS)]
-    return Trap(point, int(fault.number * 997) % 7 if point in _FREQUENT else 0, pause)
+    return Trap(fault.point, int(fault.number * 997) % 7 if fault.point in FREQUENT else 0, pause)
+
+
+def _provoke(world: "Cluster", fault: Fault, jobmanager: "JobManager") -> None:
+    """Some points are only come to in trouble of another kind, which is made too."""
+    if fault.point in ("stopping", "flushed", "releasing"):
+        jobmanager.stop()
+    elif fault.point == "fence asked":
+        _break_lease(world, fault)
+    elif fault.point == "given up":
+        world.store.trouble.hangs_until, world.store.trouble.swallows = world.scheduler.now + 3000, True
+    elif fault.point == "segment begun":
+        _hiccup(world, fault)
 
 
 def _kill_jobmanager(world: "Cluster", fault: Fault) -> None:
@@ -105,23 +114,25 @@ def _trap_jobmanager(world: "Cluster", fault: Fault) -> None:
     """It dies between two steps of what it does, the next time or some times later."""
     if jobmanager := _leader(world, fault):
         jobmanager.trap = _trap(fault)
+        _provoke(world, fault, jobmanager)
 
 
 def _stop_at_point(world: "Cluster", fault: Fault) -> None:
     """It is stopped between two steps of what it does, and goes on later as if nothing had been."""
     if jobmanager := _leader(world, fault):
         jobmanager.trap = _trap(fault, 2500 + int(fault.number * 4000))
+        _provoke(world, fault, jobmanager)
 
 
 def _trap_successor(world: "Cluster", fault: Fault) -> None:
-    """The leader dies or is stopped somewhere, and whoever comes next dies before it leads."""
+    """The leader dies or is stopped, and whoever comes next dies before it leads."""
     if jobmanager := _leader(world, fault):
         for other in world.jobmanagers.values():
-            other.trap = Trap(POINTS[int(fault.pick * 997) % 4])
-        if fault.number < 0.3:
+            other.trap = Trap(fault.point)
+        if fault.number < 0.5:
             jobmanager.die()
         else:
-            jobmanager.trap = _trap(fault, 4000 + int(fault.number * 4000))
+            jobmanager.pause(4000 + int(fault.number * 4000))
 
 
 def _stop_jobmanager(world: "Cluster", fault: Fault) -> None:
@@ -130,6 +141,12 @@ def _stop_jobmanager(world: "Cluster", fault: Fault) -> None:
         jobmanager.pause(fault.duration)
         if fault.number < 0.6:
             _later(world, fault, _break_all, world)
+
+
+def _terminate_jobmanager(world: "Cluster", fault: Fault) -> None:
+    """It is told to go (SIGTERM): a clean stop, and another one in its place."""
+    if jobmanager := _leader(world, fault):
+        jobmanager.stop()
 
 
 # TaskManagers and their tasks
@@ -154,9 +171,17 @@ def _drain_taskmanager(world: "Cluster", fault: Fault) -> None:
 
 
 def _trap_taskmanager(world: "Cluster", fault: Fault) -> None:
-    """It dies when a task has written its partition and nobody knows yet."""
+    """It dies between two steps of what it does: hearing, starting, reporting."""
     if taskmanager := _taskmanager(world, fault):
-        taskmanager.trap = Trap("produced")
+        taskmanager.trap = _trap(fault)
+        if taskmanager.trap.point in ("cancelling", "leaving"):
+            taskmanager.feed(ev.StopRequested("SIGTERM"))
+
+
+def _stop_taskmanager_at_point(world: "Cluster", fault: Fault) -> None:
+    """It is stopped between two steps of what it does, and goes on later."""
+    if taskmanager := _taskmanager(world, fault):
+        taskmanager.trap = _trap(fault, max(1, fault.duration))
 
 
 def _doom(world: "Cluster", fault: Fault) -> None:
@@ -183,6 +208,33 @@ def _break_connection(world: "Cluster", fault: Fault) -> None:
         for end in world.network.connections_of(taskmanager)[:1]:
             ours = int(fault.number * 50)
             world.network.break_off(end, ours, fault.duration if fault.number < 0.5 else 0)
+
+
+def _swallow(world: "Cluster", fault: Fault) -> None:
+    """A connection loses all that is on its way and all that follows, in one direction or both; nobody is told."""
+    if taskmanager := _taskmanager(world, fault):
+        for end in world.network.connections_of(taskmanager)[:1]:
+            world.network.swallow(end, theirs=fault.number < 0.7, ours=fault.number > 0.3)
+
+
+def _double(world: "Cluster", fault: Fault) -> None:
+    """Messages arrive twice for a while."""
+
+    def mend() -> None:
+        world.network.doubling = 0.0
+
+    world.network.doubling = 0.1 + 0.9 * fault.number
+    _later(world, fault, mend)
+
+
+def _swap(world: "Cluster", fault: Fault) -> None:
+    """Messages are overtaken by later ones for a while."""
+
+    def mend() -> None:
+        world.network.swapping = 0.0
+
+    world.network.swapping = 0.1 + 0.7 * fault.number
+    _later(world, fault, mend)
 
 
 def _break_all(world: "Cluster") -> None:
@@ -226,15 +278,42 @@ def _break_log(world: "Cluster", fault: Fault) -> None:
     """The log's store fails for a while."""
 
     def mend() -> None:
-        world.store.failing = False
+        world.store.trouble.failing = False
 
-    world.store.failing = True
+    world.store.trouble.failing = True
     _later(world, fault, mend)
 
 
 def _hiccup(world: "Cluster", fault: Fault) -> None:
     """One of the next calls to the log's store fails."""
-    world.store.hiccup = 2 + int(fault.number * 8)
+    world.store.trouble.hiccup = 2 + int(fault.number * 8)
+
+
+def _slow_store(world: "Cluster", fault: Fault) -> None:
+    """The log's store, and nothing else, is slow for a while."""
+
+    def mend() -> None:
+        world.store.trouble.slowness = 0
+
+    world.store.trouble.slowness = 20 + int(fault.number * 1000)
+    _later(world, fault, mend)
+
+
+def _hang(world: "Cluster", fault: Fault) -> None:
+    """The calls to the log's store that are made now hang: they are done late, or appends not at all."""
+    trouble = world.store.trouble
+    trouble.hangs_until = min(world.scheduler.now + max(fault.duration, 1000), CALM_FROM)
+    trouble.swallows = fault.number < 0.5
+
+
+def _lag(world: "Cluster", fault: Fault) -> None:
+    """Listings of the log's store are those of before, for who has not changed anything since."""
+
+    def mend() -> None:
+        world.store.trouble.lagging = False
+
+    world.store.trouble.lagging = True
+    _later(world, fault, mend)
 
 
 def _slow_down(world: "Cluster", fault: Fault) -> None:
@@ -258,6 +337,14 @@ def _break_lease(world: "Cluster", fault: Fault) -> None:
     _later(world, fault, mend)
 
 
+def _take_lease(world: "Cluster", fault: Fault) -> None:
+    """The lease is lost to the leader alone, which leads on by its fence while another one is elected: two lead at once."""
+    if jobmanager := _leader(world, fault):
+        world.network.part(jobmanager.name, world.lease.name)
+        moment = min(world.scheduler.now + 4000 + int(fault.number * 4000), CALM_FROM)
+        world.scheduler.at(moment, None, world.network.join, jobmanager.name, world.lease.name)
+
+
 def _cancel(world: "Cluster", fault: Fault) -> None:
     """A person wants the job cancelled."""
     jobmanager = _leader(world, fault)
@@ -270,21 +357,38 @@ _FAULTS: dict[str, tuple[Callable[["Cluster", Fault], None], int]] = {
     "kill a JobManager": (_kill_jobmanager, 5),
     "kill a JobManager at a point": (_trap_jobmanager, 6),
     "kill the leader's successor": (_trap_successor, 2),
+    "terminate a JobManager": (_terminate_jobmanager, 2),
     "stop a JobManager": (_stop_jobmanager, 3),
     "stop a JobManager at a point": (_stop_at_point, 5),
     "kill a TaskManager": (_kill_taskmanager, 3),
     "stop a TaskManager": (_stop_taskmanager, 2),
     "drain a TaskManager": (_drain_taskmanager, 1),
-    "kill a TaskManager at a point": (_trap_taskmanager, 1),
+    "kill a TaskManager at a point": (_trap_taskmanager, 3),
+    "stop a TaskManager at a point": (_stop_taskmanager_at_point, 2),
     "let a task fail": (_doom, 3),
     "lose a partition": (_lose_partition, 3),
     "break a connection": (_break_connection, 3),
+    "lose messages": (_swallow, 2),
+    "double messages": (_double, 2),
+    "swap messages": (_swap, 2),
     "part two": (_part, 3),
     "isolate the leader": (_isolate_leader, 2),
     "isolate a TaskManager": (_isolate_taskmanager, 2),
     "break the log's store": (_break_log, 2),
     "hiccup of the log's store": (_hiccup, 2),
+    "slow store": (_slow_store, 2),
+    "hanging store": (_hang, 2),
+    "lagging listings": (_lag, 3),
     "slow everything down": (_slow_down, 1),
     "break the lease's store": (_break_lease, 1),
+    "take the lease from the leader": (_take_lease, 2),
     "cancel the job": (_cancel, 1),
+}
+KINDS = tuple(_FAULTS)
+_POINTS_OF = {
+    "kill a JobManager at a point": JOBMANAGER,
+    "stop a JobManager at a point": JOBMANAGER,
+    "kill the leader's successor": SUCCESSOR,
+    "kill a TaskManager at a point": TASKMANAGER,
+    "stop a TaskManager at a point": TASKMANAGER,
 }

@@ -1,12 +1,21 @@
-"""A JobManager's process: a candidate, at most one term, and the TaskManagers' connections."""
+"""A JobManager's process: a candidate, at most one term, and the TaskManagers' connections.
 
+The connections are the product's (``jobmanager.connections``); what is played here is only what awaits: the reading of
+messages, and the time for which a TaskManager is held.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from flinkjob.api.errors import FlinkJobError
+from flinkjob.api import options as opt
+from flinkjob.api.errors import FlinkJobError, ProtocolViolation
+from flinkjob.api.options import Configuration
+from flinkjob.jobmanager.connections import Connected, Connections
 from flinkjob.jobmaster import events as ev
 from flinkjob.worker import protocol as msg
 
+from . import promises
 from .candidate import Candidate
 from .network import End
 from .scheduler import Process
@@ -20,21 +29,32 @@ HEARTBEAT_TIMEOUT = 4000
 RECONNECTION_TIMEOUT = 12_000
 CANCELLATION_TIMEOUT = 600
 HOLD_TIMEOUT = 2000
-TEND_INTERVAL = 250
+TEND_INTERVAL = 400
 """All in milliseconds, and short: a simulated minute costs as much as a minute's messages."""
 
-GOING_AWAY = object()
-"""A TaskManager's last word on a connection: it was stopped, or has nothing to do any more."""
+
+class _Storage(NamedTuple):
+    url: str = ""
 
 
-@dataclass(slots=True, eq=False)
-class Connected:
-    """A registered TaskManager's connection."""
+class Job(NamedTuple):
+    """What the connections ask of the job."""
 
-    id: str
-    end: End
-    last_heartbeat: int
-    going_away: bool = False
+    configuration: Configuration
+    id: str = ""
+    storage: _Storage = _Storage()
+
+
+JOB = Job(
+    Configuration().with_overrides(
+        {
+            opt.HEARTBEAT_INTERVAL.key: f"{HEARTBEAT_INTERVAL} ms",
+            opt.HEARTBEAT_TIMEOUT.key: f"{HEARTBEAT_TIMEOUT} ms",
+            opt.RECONNECTION_TIMEOUT.key: f"{RECONNECTION_TIMEOUT} ms",
+            opt.TASK_CANCELLATION_TIMEOUT.key: f"{CANCELLATION_TIMEOUT} ms",
+        }
+    )
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,14 +67,23 @@ class Held:
 
 
 class JobManager(Process):
-    """One JobManager. Its name is its address."""
+    """One JobManager. Its name is its address.
+
+    Attributes:
+        job: what the connections ask of the job. stopping: it was told to stop.
+        doubted_at: when it last knew that it may be the one that is cut off, milliseconds.
+    """
 
     def __init__(self, world: "Cluster", name: str, *, rate: float, offset: int) -> None:
         super().__init__(world.scheduler, name, rate=rate, offset=offset)
         self.world = world
+        self.job = JOB
         self.term: Term | None = None
+        self.stopping = False
+        self.doubted_at = 0
         self._led: Term | None = None
-        self._by_id: dict[str, Connected] = {}
+        self._ahead = 0
+        self._connections = Connections(cast(Any, self))
         self._held: list[Held] = []
         self._known_leader = ""
         self.candidate = Candidate(
@@ -65,23 +94,72 @@ class JobManager(Process):
             on_elected=self._elected,
             on_lost=self._end_term,
             on_seen=self._look_around,
+            fence=self._is_newest,
         )
+
+    # The clock of the time of day, as ``jobmanager.clock`` has it
+
+    def now_ms(self) -> int:
+        """The time of day."""
+        return self.world.epoch_of_time + self.clock() + self._ahead
+
+    def not_before(self, at_ms: int) -> None:
+        """That moment has passed already."""
+        self._ahead += max(0, at_ms - self.now_ms())
+
+    # The end
 
     def die(self, *, told_after: int = 0) -> None:
         """The process ends; its connections' peers learn of it after so long."""
         self.alive = False
         self.world.jobmanager_died(self, told_after)
 
+    def stop(self) -> None:
+        """SIGTERM: make durable what was decided, close the connections, free the lease, and end."""
+        if self.stopping:
+            return
+        self.world.note(self, "is told to stop")
+        self.stopping = True
+        term, self.term = self.term, None
+        if term is None:
+            self._stop_standing()
+        elif term.opening:
+            term.close()
+            self._await_opening(term)
+        else:
+            term.close(self._stop_standing)
+        self.point("stopping")
+
+    def _await_opening(self, term: Term) -> None:
+        if term.opening:
+            self.after(50, self._await_opening, term)
+        else:
+            self._stop_standing()
+
+    def _stop_standing(self) -> None:
+        self.point("flushed")
+        self._led = None
+        self._connections.lead(None)
+        self.candidate.release(self._exit)
+
+    def _exit(self) -> None:
+        self.world.note(self, "ends")
+        self.alive = False
+        self.world.jobmanager_left(self)
+
     # Terms
 
     def _elected(self) -> None:
         self.world.note(self, "is elected")
+        if self.stopping:
+            return
         self.point("elected")
         self.term = term = Term(
             self,
             self.world,
+            self.world.store_of(self.name),
             is_leader=self.candidate.is_leader,
-            send=self._send,
+            send=self._connections.send,
             opened=lambda: self._lead(term),
             over=self._term_over,
         )
@@ -90,15 +168,14 @@ class JobManager(Process):
         """From now on connections belong to this term."""
         self.world.note(self, f"leads epoch {term.epoch}")
         self._led = term
+        self._connections.lead(cast(Any, term))
         self._news()
         self.soon(self._tend, term)
 
     def _end_term(self) -> None:
         self.world.note(self, "leads no more")
         self._led = None
-        for connected in list(self._by_id.values()):
-            connected.end.close()
-        self._by_id.clear()
+        self._connections.lead(None)
         if self.term is not None:
             self.term.close()
             self.term = None
@@ -106,21 +183,41 @@ class JobManager(Process):
 
     def _term_over(self, error: FlinkJobError) -> None:
         self.world.note(self, f"gives up: {error}")
-        self._end_term()
-        self.candidate.give_up()
+        if not self.stopping:
+            self._end_term()
+            self.candidate.give_up()
+
+    def _is_newest(self, answer: Callable[[bool | FlinkJobError], None]) -> None:
+        """What the log says, asked while the lease cannot be renewed; a term that has no pen yet cannot ask."""
+        writer = self.term.writer if self.term is not None else None
+        if self.term is None or writer is None:
+            answer(False)
+            return
+        epoch, asked_at = self.term.epoch, self.scheduler.now
+
+        def answered(error: FlinkJobError | None) -> None:
+            self.point("fence asked")
+            if error is None:
+                promises.only_the_newest_is_confirmed(self.world, epoch, asked_at)
+            answer(error or True)
+
+        writer.check_fence(answered)
 
     def _tend(self, term: Term) -> None:
         """See who has been silent for too long, and who is known to have ended."""
         if term is not self._led or term.master is None:
             return
-        oldest = self.clock() - HEARTBEAT_TIMEOUT
-        for connected in [c for c in self._by_id.values() if c.last_heartbeat < oldest]:
-            del self._by_id[connected.id]
-            connected.end.close()
-            term.dispatch(ev.TaskManagerGone(connected.id, "no heartbeat"))
+        deaf = self.candidate.in_doubt()
+        if deaf:
+            self.doubted_at = self.now_ms()
+        before = {connected.id: connected.last_heartbeat_ms for connected in self._connections}
+        self._connections.drop_silent(HEARTBEAT_TIMEOUT, deaf=deaf)
+        dropped = before.keys() - {connected.id for connected in self._connections}
+        promises.no_silence_counts_in_doubt(self, [before[id] for id in dropped])
         ended = self.world.ended
-        for worker in [w for w in term.master.workers if w.id in ended and not w.connected]:
-            term.dispatch(ev.TaskManagerGone(worker.id, ended[worker.id]))
+        if ended:
+            for worker in [w for w in term.master.workers if w.id in ended and not w.connected]:
+                term.dispatch(ev.TaskManagerGone(worker.id, ended[worker.id]))
         self.after(TEND_INTERVAL, self._tend, term)
 
     # Connections
@@ -130,6 +227,7 @@ class JobManager(Process):
         end.on_message = lambda message: self._first(end, message)
 
     def _first(self, end: End, register: msg.Register) -> None:
+        self.point("register heard")
         end.on_message = lambda message: None
         held = Held(end, register, self.clock() + HOLD_TIMEOUT)
         if self._waits(held):
@@ -161,52 +259,27 @@ class JobManager(Process):
         if not end.open or not end.other.open:
             return
         term = self._led
-        if term is None or term.master is None:
-            end.send(msg.Refused(self.candidate.leader, "this JobManager does not lead"))
-            return
-        before = self._by_id.pop(register.id, None)
-        if before is not None:
-            before.end.close()
-        connected = Connected(register.id, end, self.clock())
-        self._by_id[register.id] = connected
-        end.send(
-            msg.Registered(
-                term.master.graph.epoch,
-                b"",
-                "",
-                HEARTBEAT_INTERVAL,
-                HEARTBEAT_TIMEOUT,
-                RECONNECTION_TIMEOUT,
-                CANCELLATION_TIMEOUT,
-            )
-        )
-        end.on_message = lambda message: self._hear(term, connected, message)
-        end.on_closed = lambda: self._left(term, connected)
-        term.heard[register.id] = term.now()
-        term.dispatch(ev.TaskManagerConnected(register.id, register.address, register.slots, register.reports))
+        if term is not None:
+            term.heard[register.id] = term.now()
+        connected = self._connections._register(cast(Any, end), register, register.address, self.candidate.leader)
+        if connected is None:
+            end.close()
+        elif term is not None:
+            end.on_message = lambda message: self._hear(term, connected, message)
+            end.on_closed = lambda: self._left(term, connected)
+            self.point("registered")
 
-    def _hear(self, term: Term, connected: Connected, message: object) -> None:
-        connected.last_heartbeat = self.clock()
+    def _hear(self, term: Term, connected: Connected, message: Any) -> None:
+        connected.last_heartbeat_ms = self.now_ms()
         term.heard[connected.id] = term.now()
-        if isinstance(message, msg.Reports):
-            term.dispatch(ev.TasksReported(connected.id, message.reports))
-        elif isinstance(message, msg.SplitRequest):
-            term.dispatch(ev.SplitRequested(connected.id, message.attempt, message.index))
-        elif isinstance(message, msg.Heartbeat):
-            connected.end.send(msg.Alive(term.master.graph.epoch if term.master else 0))
-        else:
-            assert message is GOING_AWAY
-            connected.going_away = True
+        try:
+            self._connections._handle(cast(Any, term), connected, message)
+        except ProtocolViolation as error:
+            promises.no_nonsense_is_told(self.world, connected.id, error)
+            cast(End, connected.connection).close()
+            self._left(term, connected)
+        self.point("heard")
 
     def _left(self, term: Term, connected: Connected) -> None:
-        if self._by_id.get(connected.id) is not connected:
-            return
-        del self._by_id[connected.id]
-        term.dispatch(ev.TaskManagerDisconnected(connected.id))
-        if connected.going_away:
-            term.dispatch(ev.TaskManagerGone(connected.id, "it was stopped"))
-
-    def _send(self, taskmanager: str, message: msg.FromJobManager) -> None:
-        connected = self._by_id.get(taskmanager)
-        if connected is not None:
-            connected.end.send(message)
+        self._connections._left(cast(Any, term), connected)
+        self.point("left")

@@ -5,42 +5,74 @@ death of a machine can take the others away.
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from flinkjob.api.errors import Deposed
 from flinkjob.graph import operations as ops
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.jobgraph import JobGraph
-from flinkjob.graph.states import TERMINAL_EXECUTION_STATES, ExecutionState
+from flinkjob.graph.states import ExecutionState
 from flinkjob.oplog.medium import Appender, Segment
 from flinkjob.worker.protocol import AttemptId
 
 
-class LogStore:
-    """See Medium.
+@dataclass(slots=True)
+class Trouble:
+    """What is wrong with the store at the moment, for all who use it.
 
     Attributes:
         failing: every call raises OSError. hiccup: the call after so many others does, once (0: none).
-        lying: what is listed before anything was changed is long out of date.
+        slowness: the longest that a call takes beside what a step takes anyway, milliseconds.
+        hangs_until: calls made before that moment are answered then (0: none hangs). swallows: appends are not even then.
+        lagging: a machine that has listed a directory before, and has not changed it since, sees the old listing.
+    """
+
+    failing: bool = False
+    hiccup: int = 0
+    slowness: int = 0
+    hangs_until: int = 0
+    swallows: bool = False
+    lagging: bool = False
+
+    def end(self) -> None:
+        """All is well again."""
+        self.failing = self.swallows = self.lagging = False
+        self.hiccup = self.slowness = self.hangs_until = 0
+
+
+class LogStore:
+    """See Medium: the store, as it is seen from one machine.
+
+    Attributes:
+        trouble: what is wrong with it. fenced_at: when each epoch was first deposed, by ``clock``.
     """
 
     location = "memory"
 
-    def __init__(self) -> None:
-        self.failing = False
-        self.hiccup = 0
-        self.lying = False
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.trouble = Trouble()
+        self.fenced_at: dict[int, int] = {}
+        self._clock = clock
         self._files: dict[Segment, bytearray] = {}
         self._synced: dict[Segment, int] = {}
         self._fences: dict[int, bytes] = {}
         self._snapshots: dict[int, bytes] = {}
+        self._listed: dict[str, list[Segment] | list[int]] = {}
+
+    def seen_elsewhere(self) -> "LogStore":
+        """The same store from another machine, which keeps listings of its own, as NFS clients do; the first are empty."""
+        other = copy(self)
+        other._listed = {"oplog": [], "snapshots": []}
+        return other
 
     def _works(self) -> None:
-        if self.hiccup:
-            self.hiccup -= 1
-        if self.failing or self.hiccup == 1:
+        trouble = self.trouble
+        if trouble.hiccup:
+            trouble.hiccup -= 1
+        if trouble.failing or trouble.hiccup == 1:
             raise OSError("the store is out of order")
 
     # Claiming
@@ -48,7 +80,7 @@ class LogStore:
     def claim(self) -> int:
         """See Medium."""
         self._works()
-        epoch = 1 if self.lying else max([segment.epoch for segment in self._files], default=0) + 1
+        epoch = max([segment.epoch for segment in self.segments()], default=0) + 1
         while True:
             try:
                 self.create(Segment(epoch, 0))
@@ -62,7 +94,10 @@ class LogStore:
         self._works()
         for other in range(1, epoch):
             self._fences[other] = self._fences.get(other, b"") + f"{epoch} {leader}\n".encode()
+            self.fenced_at.setdefault(other, self._clock())
         self._fences.setdefault(epoch, b"")
+        # Both directories are changed here, so that they are listed anew before they are read.
+        self._listed.clear()
 
     def check_fence(self, epoch: int) -> None:
         """See Medium."""
@@ -78,6 +113,7 @@ class LogStore:
         if segment in self._files or (not segment.number and segment.epoch in self._fences):
             raise FileExistsError(self.describe(segment))
         self._files[segment], self._synced[segment] = bytearray(), 0
+        self._listed.pop("oplog", None)
 
     def write(self, segment: Segment, data: bytes) -> None:
         """Append bytes, which everybody can read from now on, but a machine's death may take away."""
@@ -111,7 +147,9 @@ class LogStore:
     def segments(self) -> list[Segment]:
         """See Medium."""
         self._works()
-        return sorted(self._files)
+        if not self.trouble.lagging or "oplog" not in self._listed:
+            self._listed["oplog"] = sorted(self._files)
+        return list(cast(list[Segment], self._listed["oplog"]))
 
     def describe(self, segment: Segment) -> str:
         """See Medium."""
@@ -135,6 +173,7 @@ class LogStore:
         """See Medium."""
         self._works()
         self._files.pop(segment, None)
+        self._listed.pop("oplog", None)
 
     def appender(self, epoch: int) -> Appender:
         """Steps that can be told apart are what this store is for."""
@@ -145,7 +184,9 @@ class LogStore:
     def snapshots(self) -> list[int]:
         """See Medium."""
         self._works()
-        return sorted(self._snapshots)
+        if not self.trouble.lagging or "snapshots" not in self._listed:
+            self._listed["snapshots"] = sorted(self._snapshots)
+        return list(cast(list[int], self._listed["snapshots"]))
 
     def describe_snapshot(self, lsn: int) -> str:
         """See Medium."""
@@ -162,11 +203,13 @@ class LogStore:
         """See Medium."""
         self._works()
         self._snapshots[lsn] = file
+        self._listed.pop("snapshots", None)
 
     def remove_snapshot(self, lsn: int) -> None:
         """See Medium."""
         self._works()
         self._snapshots.pop(lsn, None)
+        self._listed.pop("snapshots", None)
 
     def set_aside(self, epoch: int) -> str:
         """Damage does not happen here."""
@@ -191,14 +234,15 @@ class Truth:
         node: the last block that was acknowledged.
         graph: the fold of all that was.
         blocks: all that were ever written, by (epoch, last LSN).
-        deployed: which TaskManager each attempt was given to. ended: the attempts that have come to an end.
+        deployed: which TaskManager each attempt was given to.
+        running: the attempts that run.
     """
 
     graph: ExecutionGraph
     node: Node = field(default_factory=lambda: Node(None, 0, 0))
     blocks: dict[tuple[int, int], Node] = field(default_factory=dict)
     deployed: dict[AttemptId, str] = field(default_factory=dict)
-    ended: set[AttemptId] = field(default_factory=set)
+    running: set[AttemptId] = field(default_factory=set)
 
     def descends(self, node: Node, ancestor: Node) -> bool:
         """Whether a block belongs to the history that ends with ``node``."""
@@ -223,14 +267,13 @@ class Truth:
         self.node = node
 
     def _index(self, op: ops.Operation) -> None:
-        run = self.graph.run
-        if isinstance(op, ops.TaskDeploying):
+        if isinstance(op, ops.TaskStateChanged) and op.state is ExecutionState.RUNNING:
+            self.running.add(AttemptId(self.graph.run, op.vertex, op.subtask, op.attempt))
+        elif isinstance(op, ops.TaskStateChanged | ops.TaskFinished | ops.TaskFailed):
+            self.running.discard(AttemptId(self.graph.run, op.vertex, op.subtask, op.attempt))
+        elif isinstance(op, ops.TaskDeploying):
             taskmanager = self.graph.taskmanagers[op.taskmanager].id
-            self.deployed[AttemptId(run, op.vertex, op.subtask, op.attempt)] = taskmanager
-        elif isinstance(op, ops.TaskFinished | ops.TaskFailed) or (
-            isinstance(op, ops.TaskStateChanged) and op.state in TERMINAL_EXECUTION_STATES
-        ):
-            self.ended.add(AttemptId(run, op.vertex, op.subtask, op.attempt))
+            self.deployed[AttemptId(self.graph.run, op.vertex, op.subtask, op.attempt)] = taskmanager
 
     def active(self, attempt: AttemptId, *states: ExecutionState) -> bool:
         """Whether the attempt is its subtask's present one and in one of the states."""

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from flinkjob.api.errors import CorruptedLog
+from flinkjob.api.errors import CorruptedLog, Deposed
 from flinkjob.election.elector import Elector, State
 from flinkjob.graph import executiongraph
 from flinkjob.graph import operations as ops
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import TaskId
+from flinkjob.jobmanager.connections import Connections
 from flinkjob.jobmanager.effects import EffectQueue
 from flinkjob.jobmaster import deciding, master, verdicts
 from flinkjob.jobmaster.events import Decision, SplitRequested
@@ -63,13 +64,17 @@ def the_fence_is_not_asked(patch: Patch) -> None:
 def the_fence_is_asked_before_the_sync(patch: Patch) -> None:
     """A leader looks at its fence first and syncs after that."""
 
-    def write(self: Pen, block: bytes, deadline: int) -> None:
-        self._store.check_fence(self._epoch)
-        original(self, block, deadline)
+    def write(self: Pen, attempt: int, block: bytes) -> None:
+        try:
+            self._store.check_fence(self._epoch)
+        except (OSError, Deposed) as error:
+            self._answer(attempt, block, error)
+        else:
+            original(self, attempt, block)
 
-    def check(self: Pen, block: bytes, deadline: int) -> None:
+    def check(self: Pen, attempt: int, block: bytes) -> None:
         self._clean, self._empty = True, False
-        self._acknowledge(self._node)
+        self._answer(attempt, block, None)
 
     original = Pen._write
     patch.setattr(Pen, "_write", write)
@@ -139,7 +144,7 @@ def the_last_block_is_taken_for_torn(patch: Patch) -> None:
 
 def a_snapshot_does_not_wait_until_it_is_durable(patch: Patch) -> None:
     """A snapshot is stored of what another leader may never see."""
-    patch.setattr(Pen, "_snapshot_due", lambda self: self._snapshot is not None)
+    patch.setattr(Pen, "_snapshot_due", lambda self: bool(self._snapshots))
 
 
 def a_snapshot_forgets_what_is_to_run_again(patch: Patch) -> None:
@@ -165,7 +170,41 @@ def what_a_snapshot_covers_is_applied_again(patch: Patch) -> None:
     patch.setattr(Replay, "_decode", whole)
 
 
+def snapshots_are_listed_from_a_cache(patch: Patch) -> None:
+    """A new leader looks for snapshots where it looked before, and does not see what has come and gone since."""
+    fence = LogStore.fence
+
+    def cached(self: LogStore, epoch: int, leader: str) -> None:
+        before = self._listed.get("snapshots")
+        fence(self, epoch, leader)
+        if before is not None:
+            self._listed["snapshots"] = before
+
+    patch.setattr(LogStore, "fence", cached)
+
+
+def a_store_that_hangs_is_waited_for(patch: Patch) -> None:
+    """Nobody looks at the time for which an append has not been answered."""
+    patch.setattr(Pen, "_look", lambda self: None)
+
+
 # The election
+
+
+def the_log_is_not_asked_in_an_outage(patch: Patch) -> None:
+    """A leader that cannot renew its lease takes it for granted that there is no newer one."""
+    patch.setattr(Pen, "check_fence", lambda self, answer: self._process.soon(answer, None))
+
+
+def a_confirmation_is_not_believed(patch: Patch) -> None:
+    """A term ends with the lease, whatever the log says of newer leaders."""
+    patch.setattr(Elector, "confirmed", lambda self, *, requested_at, now: None)
+
+
+def silence_counts_in_doubt(patch: Patch) -> None:
+    """A leader that may be cut off gives up the TaskManagers that it cannot hear."""
+    drop = Connections.drop_silent
+    patch.setattr(Connections, "drop_silent", lambda self, timeout_ms, *, deaf: drop(self, timeout_ms, deaf=False))
 
 
 def a_term_never_ends(patch: Patch) -> None:
@@ -324,6 +363,11 @@ def a_lost_input_is_not_produced_again(patch: Patch) -> None:
     patch.setattr(JobMaster, "_lost_input", lambda self, task, report: [])
 
 
+def a_report_that_comes_twice_is_news(patch: Patch) -> None:
+    """Whatever is reported of an active task is logged, also what the log has already."""
+    patch.setattr(master, "judge", lambda logged, reported: Verdict.ADVANCED if reported else judge(logged, reported))
+
+
 def a_taskmanager_is_given_up_at_once(patch: Patch) -> None:
     """A connection that breaks is taken for a TaskManager that has died."""
     left = Workers.left
@@ -413,3 +457,29 @@ def a_split_is_not_asked_for_again(patch: Patch) -> None:
         effects += [effect for effect in heard if effect not in requests]
 
     patch.setitem(_HANDLERS, msg.Registered, registered)
+
+
+def a_deployment_that_comes_twice_begins_twice(patch: Patch) -> None:
+    """A TaskManager does not look whether it has the attempt already."""
+
+    def deploy(self: TaskExecutor, message: msg.Deploy, now: int, effects: list[wev.Effect]) -> None:
+        for deployment in message.deployments:
+            known = self._attempts.pop(deployment.attempt, None)
+            if known is not None and known.slot is not None:
+                self.slots[known.slot] = None
+                self._free.append(known.slot)
+        TaskExecutor._deploy(self, message, now, effects)
+
+    patch.setitem(_HANDLERS, msg.Deploy, deploy)
+
+
+def a_split_that_comes_twice_is_given_twice(patch: Patch) -> None:
+    """A TaskManager does not look whether an attempt (still) waits for the split that has come."""
+
+    def splits(self: TaskExecutor, message: msg.Splits, now: int, effects: list[wev.Effect]) -> None:
+        attempt = self._attempts.get(message.attempt)
+        if attempt is not None:
+            attempt.split_wanted = message.index
+        TaskExecutor._splits(self, message, now, effects)
+
+    patch.setitem(_HANDLERS, msg.Splits, splits)

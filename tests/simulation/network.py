@@ -3,15 +3,35 @@
 On one connection messages arrive in the order in which they were sent, as with TCP; those of different connections overtake
 each other as they like. Each end learns by itself, and late, that the other one is gone; until then what is on its way may
 still arrive. Where two machines cannot reach each other, what they send waits, and arrives when they can again.
+
+Three faults concern messages:
+
+- *Lost*: a connection swallows all that is on its way and all that is sent from then on, in one direction or in both, and
+  nobody is told: only heartbeats find out. No message is lost alone, on a connection that goes on: TCP does not do that,
+  and the protocol does not bear it (a deployment that is lost alone would be waited for until the next registration).
+- *Doubled*: a message arrives twice. TCP does not do that either, but the protocol says that each command and each report
+  can be repeated. The second copy comes right behind the first: one that came behind an acknowledgement would have an
+  attempt begin anew that its TaskManager was allowed to forget.
+- *Swapped*: a message arrives later than some that were sent after it. This too is more than TCP allows. The handshake
+  (Register and its answer) and the end of a connection keep their places, which is what a connection is.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from flinkjob.rpc.connection import OK
+from flinkjob.worker import protocol as msg
+
 from .scheduler import Process, Scheduler
 
 END = object()
 """Stands behind the last message: the other end has closed."""
+
+VANISHED = 1006
+"""The code that a WebSocket gives to a connection which ended without a word."""
+HANDSHAKE = (msg.Register, msg.Registered, msg.Refused)
+LONGEST_DELAY = 120
+"""Milliseconds by which a message that is overtaken is late."""
 
 
 class End:
@@ -20,10 +40,15 @@ class End:
     Attributes:
         process: whose end it is.
         open: whether messages are sent and taken here.
+        deaf: nothing arrives here any more, and nobody knows.
         on_message, on_closed: what the process does with a message, and when the connection is gone.
+        close_code: with which code the other end has closed, once that is known. goodbye: with which this one has.
     """
 
-    __slots__ = ("arrival", "network", "on_closed", "on_message", "open", "other", "process", "stalled")
+    __slots__ = (
+        "arrival", "close_code", "deaf", "goodbye", "last", "network", "on_closed", "on_message", "open", "other", "process",
+        "stalled",
+    )  # fmt: skip
 
     other: "End"
 
@@ -31,7 +56,10 @@ class End:
         self.network = network
         self.process = process
         self.open = True
-        self.arrival = 0
+        self.deaf = False
+        self.close_code: int | None = None
+        self.goodbye = VANISHED
+        self.arrival = self.last = 0
         self.stalled: list[object] = []
         self.on_message: Callable[[Any], None] = lambda message: None
         self.on_closed: Callable[[], None] = lambda: None
@@ -41,17 +69,23 @@ class End:
         if self.open:
             self.network.transmit(self, message)
 
-    def close(self) -> None:
-        """Take and send nothing any more; the other end learns of it behind what was sent before."""
+    def close(self, code: int = OK) -> None:
+        """Take and send nothing any more; the other end learns of it, and why, behind what was sent before."""
         if self.open:
             self.open = False
+            self.goodbye = code
             self.network.transmit(self, END)
+
+    def abort(self) -> None:
+        """See ``rpc.connection``."""
+        self.close(VANISHED)
 
     def hear(self, message: object) -> None:
         """Something has arrived here."""
-        if not self.open:
+        if not self.open or self.deaf:
             return
         if message is END:
+            self.close_code = self.other.goodbye
             self.lose()
         else:
             self.on_message(message)
@@ -64,9 +98,16 @@ class End:
 
 
 class Network:
-    """Who can reach whom, and what is on its way."""
+    """Who can reach whom, and what is on its way.
+
+    Attributes:
+        doubling, swapping: the part of the messages that arrive twice, or too late, 0 to 1.
+        disturbed: there have been such messages.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
+        self.doubling = self.swapping = 0.0
+        self.disturbed = False
         self._scheduler = scheduler
         self._apart: dict[tuple[str, str], int] = {}
         self._ends: list[End] = []
@@ -83,10 +124,30 @@ class Network:
         """Carry a message to the other end."""
         if self.reaches(end.process.name, end.other.process.name):
             scheduler, other = self._scheduler, end.other
-            other.arrival = max(other.arrival, scheduler.now + scheduler.step_time())
-            scheduler.at(other.arrival, other.process, other.hear, message)
+            moment = max(other.arrival, scheduler.now + scheduler.step_time())
+            if self.swapping or self.doubling or other.last > moment:
+                moment = self._disturb(other, message, moment)
+            else:
+                other.arrival = moment
+            scheduler.at(moment, other.process, other.hear, message)
         else:
             end.stalled.append(message)
+
+    def _disturb(self, other: End, message: object, moment: int) -> int:
+        """When the message arrives, which may do so twice, or too late."""
+        random = self._scheduler.random.random
+        if message is END:
+            return max(moment, other.last)
+        if random() < self.swapping and not isinstance(message, HANDSHAKE):
+            self.disturbed = True
+            moment += self._scheduler.below(LONGEST_DELAY)
+        else:
+            other.arrival = moment
+        other.last = max(other.last, moment)
+        if random() < self.doubling:
+            self.disturbed = True
+            self._scheduler.at(moment, other.process, other.hear, message)
+        return moment
 
     # What goes wrong
 
@@ -121,6 +182,11 @@ class Network:
         scheduler = self._scheduler
         scheduler.at(scheduler.now + ours, end.process, end.lose)
         scheduler.at(scheduler.now + theirs, end.other.process, end.other.lose)
+
+    def swallow(self, end: End, theirs: bool, ours: bool) -> None:
+        """From now on nothing arrives at the one end of a connection, or at the other, and neither is told."""
+        end.deaf = end.deaf or ours
+        end.other.deaf = end.other.deaf or theirs
 
     def buried(self, process: Process, delay: int) -> None:
         """A process has died: its peers are told by its machine, after so long."""

@@ -4,10 +4,12 @@ The truth against which all is measured is what has been acknowledged: no leader
 may believe anything else.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, cast
 
+from flinkjob.api.errors import CorruptedLog, IllegalOperation, ProtocolViolation
 from flinkjob.api.job import Partitioner
+from flinkjob.election.elector import ElectionTimes
 from flinkjob.graph import operations as ops
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.states import ACTIVE_EXECUTION_STATES, ExecutionState, JobStatus
@@ -19,12 +21,15 @@ from flinkjob.oplog.replay import Replay
 from flinkjob.worker import protocol as msg
 from flinkjob.worker.protocol import AttemptId
 from flinkjob.worker.taskexecutor import Link
+from jobmaster import invariants
 from jobmaster.invariants import everything_is_in_the_result_once, nothing_is_built_of_two_attempts, producer_lost
 
 from .logstore import Node, fold
 
 if TYPE_CHECKING:
     from .cluster import Cluster
+    from .jobmanager import JobManager
+    from .scheduler import Process
     from .taskmanager import Task, TaskManager
     from .term import Term
 
@@ -69,6 +74,7 @@ def check_acknowledged(world: "Cluster", leader: str, node: Node) -> None:
     epochs_do_not_interleave(world, leader, node)
     if node.lsn > world.truth.node.lsn:
         world.truth.acknowledge(node)
+        world.holdings_changed = True
 
 
 def epochs_do_not_interleave(world: "Cluster", leader: str, node: Node) -> None:
@@ -339,26 +345,62 @@ def slots_are_not_overused(taskmanager: "TaskManager") -> None:
 # At any time
 
 
-def one_leads_at_a_time(world: "Cluster") -> None:
-    """As long as clocks go wrong by no more than they may, no two candidates take themselves for the leader."""
-    leaders = [jm.name for jm in world.jobmanagers.values() if jm.alive and jm.candidate.is_leader()]
-    assert len(leaders) < 2 or world.clocks_are_wrong, f"{' and '.join(leaders)} lead"
+def one_leads_at_a_time(newest: "Process") -> None:
+    """As long as clocks go wrong by no more than they may, no two hold the lease at once.
+
+    It can only be broken as one acquires or renews it. A leader that goes on without the lease, by its fence, is another
+    matter: ``only_the_newest_is_confirmed``.
+    """
+    world = cast("JobManager", newest).world
+    if world.clocks_are_wrong:
+        return
+    others = [jm for jm in world.jobmanagers.values() if jm.alive and jm is not newest]
+    leaders = [other.name for other in others if other.candidate.holds_the_lease()]
+    assert not leaders, f"{newest.name} and {' and '.join(leaders)} lead"
+
+
+def only_the_newest_is_confirmed(world: "Cluster", epoch: int, asked_at: int) -> None:
+    """A leader that cannot renew its lease leads on only if it was the newest one when it asked: two do not lead for long."""
+    deposed_at = world.store.fenced_at.get(epoch, asked_at)
+    assert deposed_at >= asked_at, f"epoch {epoch} was deposed at {deposed_at}, and is confirmed at {asked_at}"
+
+
+def a_confirmed_term_goes_on(process: "Process", seconds: float, times: ElectionTimes) -> None:
+    """An outage of the lease's store ends no term within the renew deadline after the log's fence has confirmed it."""
+    assert seconds >= times.renew_deadline, f"the term of {process.name} ends {seconds:g} s after it was confirmed"
+
+
+def no_silence_counts_in_doubt(jobmanager: "JobManager", last_heard: Iterable[int]) -> None:
+    """A leader that may itself be cut off takes no TaskManager for lost because it hears nothing of it."""
+    patience = jobmanager.world.options.heartbeat_timeout
+    for heard in last_heard:
+        silence = jobmanager.now_ms() - max(heard, jobmanager.doubted_at)
+        assert silence > patience, f"{jobmanager.name} may be cut off, and gives up who has been silent for {silence} ms"
+
+
+def no_nonsense_is_told(world: "Cluster", taskmanager: str, error: ProtocolViolation) -> None:
+    """What a TaskManager tells is never nonsense, as long as its messages arrive once each and in order."""
+    assert world.network.disturbed, f"{taskmanager} is disconnected: {error}"
 
 
 def one_live_attempt_is_accepted(world: "Cluster") -> None:
-    """What the log has as running is with its TaskManager alone, or its end is, unless something happened to it."""
-    graph = world.truth.graph
-    for task in graph.tasks_in(_E.RUNNING):
-        attempt = AttemptId(graph.run, *task, graph.vertices[task.vertex].attempt[task.subtask])
-        if attempt in world.broken:
-            continue
-        holders = [
-            tm.name for tm in world.taskmanagers.values() if any(r.attempt == attempt for r in tm.executor.reports)
-        ]
-        assert holders == [world.truth.deployed[attempt]], f"{attempt} is held by {holders}"
+    """What the log has as running is with its TaskManager alone, or its end is, unless something happened to it.
+
+    It can only be broken when a TaskManager's core has had a turn, or something has been acknowledged.
+    """
+    truth = world.truth
+    for attempt in truth.running - world.broken:
+        holders = [name for name, taskmanager in world.taskmanagers.items() if taskmanager.holds(attempt)]
+        assert holders == [truth.deployed[attempt]], f"{attempt} is held by {holders}"
 
 
 # In the end
+
+
+def it_comes_to_an_end(world: "Cluster") -> None:
+    """Once nothing goes wrong any more the job ends, and its TaskManagers go: nobody waits for ever, or goes round in circles."""
+    scheduler = world.scheduler
+    raise AssertionError(f"the job is {world.graph.status.name} after {scheduler.now} ms and {scheduler.steps} steps")
 
 
 def check_end(world: "Cluster") -> None:
@@ -371,3 +413,37 @@ def check_end(world: "Cluster") -> None:
     if graph.status is JobStatus.FINISHED:
         everything_is_in_the_result_once(world)
         nothing_is_built_of_two_attempts(world)
+
+
+# What a promise is called
+
+
+def no_sound_log_is_damaged() -> None:
+    """What leaders and dying machines leave behind is never taken for a damaged log."""
+
+
+def every_operation_applies() -> None:
+    """What has been decided fits the graph, at once and in every replay."""
+
+
+def nobody_breaks_down() -> None:
+    """No process ends by an error of its own."""
+
+
+def name_of(error: Exception) -> str:
+    """The name of the promise that an error breaks."""
+    if isinstance(error, CorruptedLog):
+        return no_sound_log_is_damaged.__name__
+    if isinstance(error, IllegalOperation):
+        return every_operation_applies.__name__
+    innermost = nobody_breaks_down.__name__
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename in _FILES and code.co_name[0] not in "_<" and not code.co_name.startswith("check_"):
+            innermost = code.co_name
+        trace = trace.tb_next
+    return innermost if isinstance(error, AssertionError) else nobody_breaks_down.__name__
+
+
+_FILES = (__file__, invariants.__file__)

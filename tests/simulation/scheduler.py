@@ -84,6 +84,7 @@ class Process:
             trap.passes -= 1
             return
         self.trap = None
+        self.scheduler.sprung.add(name)
         self.scheduler.note(self.name, f"{'stops' if trap.pause else 'dies'} here: {name}")
         if not trap.pause:
             raise Crashed(self)
@@ -100,7 +101,7 @@ class Scheduler:
     Attributes:
         now: milliseconds since the world began.
         slowness: the longest that a usual step takes, milliseconds.
-        history: (moment, process, what) of all that is worth telling.
+        history: (moment, process, what) of all that is worth telling. sprung: the points at which somebody died or stopped.
     """
 
     def __init__(self, random: Random, *, slowness: int = 6) -> None:
@@ -109,6 +110,7 @@ class Scheduler:
         self.steps = 0
         self.slowness = slowness
         self.history: list[tuple[int, str, object]] = []
+        self.sprung: set[str] = set()
         self._agenda: list[Entry] = []
         self._number = 0
 

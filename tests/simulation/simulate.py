@@ -1,68 +1,72 @@
 """Runs seeds on all cores, tells how a broken promise came about, and keeps its seed: ``make simulate SEEDS=100000``.
 
 A failing seed is shrunk before it is told: faults are left out as long as the same promise is broken without them. What is
-left goes into ``seeds.txt``, which the test suite replays.
+left goes into ``kept.jsonl``, one found failure a line, which the test suite replays. A line holds the setting and the faults
+themselves, so that it goes on meaning what it says however faults and settings are drawn from seeds in the future; only how
+long each step takes is drawn anew.
 """
 
 import argparse
-import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import msgspec
+
 from .cluster import BrokenPromise, Cluster
 from .faults import Fault, plan
+from .setting import Setting
 
-KEPT = Path(__file__).with_name("seeds.txt")
+KEPT = Path(__file__).with_name("kept.jsonl")
 CHUNK = 200
 ENOUGH = 5
 """Failing seeds after which the search ends."""
 
 
-def try_seed(seed: int, faults: Sequence[Fault] | None = None) -> BrokenPromise | None:
-    """Run a seed, with its own faults or with some of them; the promise that it breaks, if it does."""
+class Kept(msgspec.Struct, frozen=True):
+    """A failure that was found once: the promise that was broken, what was said of it, and what it took."""
+
+    promise: str
+    said: str
+    seed: int
+    setting: Setting
+    faults: tuple[Fault, ...]
+
+
+def try_seed(seed: int, faults: Sequence[Fault] | None = None, setting: Setting | None = None) -> BrokenPromise | None:
+    """Run a seed, with its own faults and setting or with others; the promise that it breaks, if it does."""
     try:
-        Cluster(seed, plan(seed) if faults is None else faults).run()
+        Cluster(seed, plan(seed) if faults is None else faults, setting).run()
     except BrokenPromise as broken:
         return broken
     return None
 
 
-def shrink(seed: int, broken: BrokenPromise) -> tuple[list[int], BrokenPromise]:
-    """Leave out faults while the same promise is broken; the numbers of those that are left, and what they lead to."""
-    faults = plan(seed)
-    needed = list(range(len(faults)))
-    wanted = _kind(broken)
-    for number in range(len(faults)):
-        fewer = [other for other in needed if other != number]
-        found = try_seed(seed, [faults[other] for other in fewer])
-        if found is not None and _kind(found) == wanted:
+def shrink(seed: int, broken: BrokenPromise) -> tuple[list[Fault], BrokenPromise]:
+    """Leave out faults while the same promise is broken; those that are left, and what they lead to."""
+    needed = list(plan(seed))
+    for fault in list(needed):
+        fewer = [other for other in needed if other is not fault]
+        found = try_seed(seed, fewer)
+        if found is not None and found.name == broken.name:
             needed, broken = fewer, found
     return needed, broken
 
 
-def _kind(broken: BrokenPromise) -> str:
-    """Which promise it is, whichever attempt, leader or position it is broken for."""
-    return re.sub(r"\d+", "", str(broken))[:60]
+def kept() -> list[Kept]:
+    """What has failed once."""
+    return [msgspec.json.decode(line, type=Kept) for line in KEPT.read_bytes().splitlines()]
 
 
-def kept() -> Iterator[tuple[int, list[Fault]]]:
-    """The seeds that have failed once, each with the faults that it took."""
-    for line in KEPT.read_text(encoding="utf-8").splitlines():
-        seed, _, rest = line.partition("#")[0].strip().partition(" ")
-        if seed:
-            faults = plan(int(seed))
-            yield int(seed), [faults[int(number)] for number in rest.split(",") if number and int(number) < len(faults)]
-
-
-def keep(seed: int, needed: Sequence[int], broken: BrokenPromise) -> None:
-    """Have the test suite replay the seed from now on."""
-    line = f"{seed} {','.join(map(str, needed))}  # {str(broken).splitlines()[0][:100]}\n"
-    known = KEPT.read_text(encoding="utf-8")
-    if line not in known:
-        KEPT.write_text(known + line, encoding="utf-8")
+def keep(seed: int, needed: Sequence[Fault], broken: BrokenPromise) -> None:
+    """Have the test suite replay the failure from now on."""
+    said = str(broken).splitlines()[0][:100]
+    found = Kept(broken.name, said, seed, Cluster(seed, []).setting, tuple(needed))
+    if found not in kept():
+        with KEPT.open("ab") as file:
+            file.write(msgspec.json.encode(found) + b"\n")
 
 
 def _failing(chunk: range) -> list[int]:
@@ -97,7 +101,7 @@ def report(seed: int) -> bool:
         return False
     needed, broken = shrink(seed, broken)
     print("\n".join(broken.history))
-    print(f"BROKEN in seed {seed} with {len(needed)} of {len(plan(seed))} faults: {broken}\n")
+    print(f"BROKEN in seed {seed} with {len(needed)} of {len(plan(seed))} faults: {broken.name}: {broken}\n")
     keep(seed, needed, broken)
     return True
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flinkjob.graph.operations import ResultPartition
+from flinkjob.rpc.connection import GOING_AWAY
 from flinkjob.worker import events as ev
 from flinkjob.worker import protocol as msg
 from flinkjob.worker.dialing import Dialer
@@ -17,7 +18,7 @@ from flinkjob.worker.taskexecutor import Link, TaskExecutor
 from jobmaster.taskmanagers import output_of
 
 from . import promises
-from .jobmanager import GOING_AWAY, RECONNECTION_TIMEOUT, JobManager
+from .jobmanager import RECONNECTION_TIMEOUT, JobManager
 from .network import End
 from .scheduler import Process
 
@@ -84,6 +85,7 @@ class TaskManager(Process):
         if self._feeding:
             return
         self._feeding = True
+        self.world.holdings_changed = True
         try:
             while self._events and self.alive:
                 for effect in self.executor.handle(self._events.popleft(), now=self.clock()):
@@ -107,8 +109,11 @@ class TaskManager(Process):
 
     def _perform(self, effect: ev.Effect) -> None:
         if isinstance(effect, ev.Send):
+            if isinstance(effect.message, msg.Reports):
+                self.point("reporting")
             if self._end is not None:
                 self._end.send(effect.message)
+                self.point("said")
         elif isinstance(effect, ev.StartAttempt):
             self._start(effect)
         elif isinstance(effect, ev.CancelAttempt):
@@ -125,9 +130,9 @@ class TaskManager(Process):
             self._shut_down(effect)
 
     def _shut_down(self, effect: ev.ShutDown) -> None:
+        self.point("leaving")
         if self._end is not None:
-            self._end.send(GOING_AWAY)
-            self._end.close()
+            self._end.close(GOING_AWAY)
         self.alive = False
         self.world.taskmanager_left(self, effect)
 
@@ -165,6 +170,7 @@ class TaskManager(Process):
             end.close()
             return
         self._end = end
+        self.point("connected")
         end.on_message = lambda message: self._hear(message, address)
         end.on_closed = lambda: self._connection_lost(end)
         self.feed(ev.Connected(self._leader))
@@ -176,6 +182,7 @@ class TaskManager(Process):
             self._dial()
 
     def _hear(self, message: msg.FromJobManager, address: str) -> None:
+        self.point("heard")
         if isinstance(message, msg.Refused):
             self._dialer.refused(message.leader)
         known = self.executor.registered
@@ -183,21 +190,28 @@ class TaskManager(Process):
         if self.executor.registered is not known and self.executor.link is Link.REGISTERED:
             self._dialer.registered()
             self._leader = address
+        self.point("obeyed")
 
     # Tasks
 
     def _start(self, effect: ev.StartAttempt) -> None:
+        self.point("starting")
         random = self.scheduler.random
         task = Task(effect.slot, effect.deployment, stubborn=random.random() < 0.1)
         promises.check_begun(self, task)
         self.tasks[task.attempt] = task
         self.soon(self._started, task)
 
+    def holds(self, attempt: AttemptId) -> bool:
+        """Whether it would report the attempt, if it were asked."""
+        return attempt in self.executor._attempts or attempt in self.executor._ended
+
     def _present(self, task: Task) -> bool:
         return self.tasks.get(task.attempt) is task
 
     def _started(self, task: Task) -> None:
         if self._present(task):
+            self.point("started")
             self.feed(ev.Started(task.attempt))
             self._work(task)
 
@@ -242,6 +256,7 @@ class TaskManager(Process):
             self.feed(ev.Finished(task.attempt, ResultPartition(items, items), {"items": items}))
 
     def _asked_to_stop(self, task: Task) -> None:
+        self.point("cancelling")
         task.asked_to_stop = True
         if not task.stubborn:
             self.after(self.world.work_time(), self._stopped, task)
