@@ -43,6 +43,16 @@ def test_the_files_are_named_by_epoch_and_segment(tmp_path: Path) -> None:
     assert (tmp_path / "oplog/0000000001.fence").read_text() == "2 jm-2\n"
 
 
+def test_a_successor_changes_both_directories_so_that_an_nfs_client_lists_them_anew(tmp_path: Path) -> None:
+    medium = AppendMedium(tmp_path)
+    epoch = medium.claim()
+    directories = (tmp_path / "oplog", tmp_path / "snapshots")
+    for directory in directories:
+        os.utime(directory, (0, 0))
+    medium.fence(epoch, "jm-1")
+    assert all(directory.stat().st_mtime > 0 for directory in directories)
+
+
 def test_a_leader_whose_fence_file_is_gone_is_deposed(tmp_path: Path) -> None:
     leader = Leader(AppendMedium(tmp_path))
     (tmp_path / "oplog/0000000001.fence").unlink()
