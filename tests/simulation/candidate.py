@@ -92,7 +92,7 @@ class Candidate:
         self._writing_until = 0.0
         self._on_released: Callable[[], None] | None = None
         self.leading = False
-        self.confirmed_at = self.renewed_at = -1e9
+        self.confirmed_at = -1e9
         self._elector = self._new_elector()
         store.watchers[process.name] = self._changed
         process.soon(self._step, 0)
@@ -110,9 +110,9 @@ class Candidate:
         """Whether the term is still running, by the clock of this very moment."""
         return self.leading and self._elector.is_leader(self._now())
 
-    def holds_the_lease(self) -> bool:
-        """Whether the term is still running by the lease alone, whatever the fence has said."""
-        return self.is_leader() and self._now() < self.renewed_at + TIMES.renew_deadline
+    def leads_by_the_lease(self) -> bool:
+        """Whether the term is still running, and not because the fence has said so."""
+        return self.is_leader() and self._now() >= self.confirmed_at + TIMES.renew_deadline
 
     def in_doubt(self) -> bool:
         """See Elector."""
@@ -168,7 +168,6 @@ class Candidate:
                 return
             self._elector.written(record, requested_at=requested_at, now=now)
             if self._elector.is_leader(now):
-                self.renewed_at = requested_at
                 promises.one_leads_at_a_time(self._process)
                 if not self.leading:
                     self.leading = True
@@ -187,17 +186,26 @@ class Candidate:
         """Have the store do something; its answer or the time-out ends the turn."""
         self._turn += 1
         turn, process, limit = self._turn, self._process, self._call_limit()
+        scheduler, network = process.scheduler, self._network
+        too_late = scheduler.now + int(limit * 1000 / process.rate) + 1
         if writes:
             self._writing_until = self._now() + limit
-        process.after(limit * 1000, self._failed, turn)
-        if not self._network.reaches(process.name, self._store.name):
-            return
+
+        def time_out() -> None:
+            # Only where the answer does not come in time: most do.
+            scheduler.at(too_late, process, self._failed, turn, timer=True)
 
         def serve() -> None:
             failing = self._store.failing
             record = None if failing else call()
-            if self._network.reaches(process.name, self._store.name):
-                process.soon(self._failed if failing else answered, turn, *(() if failing else (record,)))
+            moment = scheduler.now + scheduler.step_time()
+            reached = network.reaches(process.name, self._store.name)
+            if not reached or moment >= too_late:
+                time_out()
+            if reached:
+                scheduler.at(
+                    moment, process, self._failed if failing else answered, turn, *(() if failing else (record,))
+                )
 
         def answered(turn: int, record: LeaseRecord | None) -> None:
             if writes:
@@ -207,7 +215,10 @@ class Candidate:
                 then(record)
                 self._after()
 
-        process.scheduler.at(process.scheduler.now + process.scheduler.step_time(), None, serve)
+        if network.reaches(process.name, self._store.name):
+            scheduler.at(scheduler.now + scheduler.step_time(), None, serve)
+        else:
+            time_out()
         process.point("lease asked")
 
     def _failed(self, turn: int) -> None:
@@ -232,7 +243,7 @@ class Candidate:
         if isinstance(answer, Deposed):
             self._lost()
         else:
-            if answer is True:
+            if answer is True and self._elector.is_leader(self._now()):
                 self._elector.confirmed(requested_at=asked_at, now=self._now())
                 self.confirmed_at = asked_at
                 self._process.scheduler.note(self._process.name, "leads on, the fence is unmarked")
@@ -246,7 +257,8 @@ class Candidate:
             promises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
             self._lost()
         else:
-            self._next(0)
+            self._turn += 1
+            self._step(self._turn)
 
     def _lost(self) -> None:
         self._elector = self._new_elector()

@@ -31,6 +31,7 @@ PATIENCE = 120_000
 """Milliseconds after the last fault by which the job must be over."""
 END = CALM_FROM + PATIENCE
 
+
 class BrokenPromise(AssertionError):
     """A promise was broken: its ``name``; ``history`` tells how it came to that."""
 
@@ -110,12 +111,13 @@ class Cluster:
             BrokenPromise: one was not.
         """
         try:
-            while not self.over:
-                going = self.scheduler.step()
+            scheduler = self.scheduler
+            while self.result is None or not self.over:
+                going = scheduler.step()
                 if self.holdings_changed:
                     self.holdings_changed = False
                     promises.one_live_attempt_is_accepted(self)
-                if not going or self.scheduler.now >= END or self.scheduler.steps >= MAX_STEPS:
+                if not going or scheduler.now >= END or scheduler.steps >= MAX_STEPS:
                     promises.it_comes_to_an_end(self)
             promises.check_end(self)
         except Exception as error:

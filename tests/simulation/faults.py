@@ -1,15 +1,16 @@
 """What goes wrong: a plan of faults, made of a seed, each of which can be left out without changing the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flinkjob.graph.states import JobStatus
 from flinkjob.graph.vertex import TaskId
 from flinkjob.jobmaster import events as jev
 from flinkjob.worker import events as ev
 
+from .network import End
 from .points import FREQUENT, JOBMANAGER, SUCCESSOR, TASKMANAGER
 from .scheduler import Trap
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from .jobmanager import JobManager
     from .taskmanager import TaskManager
 
+_T = TypeVar("_T")
+
 CALM_FROM = 12_000
 """Milliseconds after which nothing goes wrong any more."""
 WINDOW = 4000
 """Most faults come while the job, which takes about as long when nothing goes wrong, is under way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -56,33 +60,51 @@ def plan(seed: int) -> list[Fault]:
         point = random.choice(_POINTS_OF.get(kind, ("",)))
         fault = Fault(at, kind, random.random(), random.random(), min(duration, CALM_FROM - 1 - at), point)
         if fault.kind == "lagging listings" and fault.pick < 0.5:
-            fault = replace(fault, at=0, duration=CALM_FROM - 1)  # all that anybody has listed is of before the beginning
+            fault = replace(
+                fault, at=0, duration=CALM_FROM - 1
+            )  # all that anybody has listed is of before the beginning
         faults.append(fault)
     return sorted(faults, key=lambda fault: fault.at)
 
 
+class _Nobody(Exception):
+    """There is nobody and nothing that the fault can happen to."""
+
+
 def apply(world: "Cluster", fault: Fault) -> None:
-    """Let it happen."""
+    """Let it happen, if there is anybody that it can happen to."""
     world.scheduler.note("FAULT", fault)
+    try:
+        _FAULTS[fault.kind][0](world, fault)
+    except _Nobody:
+        return
     world.happened.add(fault.kind)
-    _FAULTS[fault.kind][0](world, fault)
 
 
 def _later(world: "Cluster", fault: Fault, call: Callable[..., None], *arguments: Any) -> None:
     world.scheduler.at(world.scheduler.now + fault.duration, None, call, *arguments)
 
 
-def _leader(world: "Cluster", fault: Fault) -> "JobManager | None":
+def _one_of(things: Sequence[_T], fault: Fault) -> _T:
+    if not things:
+        raise _Nobody
+    return things[int(fault.pick * len(things))]
+
+
+def _leader(world: "Cluster", fault: Fault) -> "JobManager":
     """Mostly the leader, sometimes any JobManager."""
     alive = [jobmanager for jobmanager in world.jobmanagers.values() if jobmanager.alive]
     leaders = [jobmanager for jobmanager in alive if jobmanager.term is not None]
-    chosen = leaders if leaders and fault.number < 0.85 else alive
-    return chosen[int(fault.pick * len(chosen))] if chosen else None
+    return _one_of(leaders if leaders and fault.number < 0.85 else alive, fault)
 
 
-def _taskmanager(world: "Cluster", fault: Fault) -> "TaskManager | None":
-    alive = [taskmanager for taskmanager in world.taskmanagers.values() if taskmanager.alive]
-    return alive[int(fault.pick * len(alive))] if alive else None
+def _taskmanager(world: "Cluster", fault: Fault) -> "TaskManager":
+    return _one_of([taskmanager for taskmanager in world.taskmanagers.values() if taskmanager.alive], fault)
+
+
+def _connection(world: "Cluster", fault: Fault) -> End:
+    """The TaskManager's end of a connection."""
+    return _one_of([end for tm in world.taskmanagers.values() for end in world.network.connections_of(tm)], fault)
 
 
 # JobManagers
@@ -106,47 +128,47 @@ def _provoke(world: "Cluster", fault: Fault, jobmanager: "JobManager") -> None:
 
 def _kill_jobmanager(world: "Cluster", fault: Fault) -> None:
     """It dies; its peers may take long to notice."""
-    if jobmanager := _leader(world, fault):
-        jobmanager.die(told_after=fault.duration)
+    jobmanager = _leader(world, fault)
+    jobmanager.die(told_after=fault.duration)
 
 
 def _trap_jobmanager(world: "Cluster", fault: Fault) -> None:
     """It dies between two steps of what it does, the next time or some times later."""
-    if jobmanager := _leader(world, fault):
-        jobmanager.trap = _trap(fault)
-        _provoke(world, fault, jobmanager)
+    jobmanager = _leader(world, fault)
+    jobmanager.trap = _trap(fault)
+    _provoke(world, fault, jobmanager)
 
 
 def _stop_at_point(world: "Cluster", fault: Fault) -> None:
     """It is stopped between two steps of what it does, and goes on later as if nothing had been."""
-    if jobmanager := _leader(world, fault):
-        jobmanager.trap = _trap(fault, 2500 + int(fault.number * 4000))
-        _provoke(world, fault, jobmanager)
+    jobmanager = _leader(world, fault)
+    jobmanager.trap = _trap(fault, 2500 + int(fault.number * 4000))
+    _provoke(world, fault, jobmanager)
 
 
 def _trap_successor(world: "Cluster", fault: Fault) -> None:
     """The leader dies or is stopped, and whoever comes next dies before it leads."""
-    if jobmanager := _leader(world, fault):
-        for other in world.jobmanagers.values():
-            other.trap = Trap(fault.point)
-        if fault.number < 0.5:
-            jobmanager.die()
-        else:
-            jobmanager.pause(4000 + int(fault.number * 4000))
+    jobmanager = _leader(world, fault)
+    for other in world.jobmanagers.values():
+        other.trap = Trap(fault.point)
+    if fault.number < 0.5:
+        jobmanager.die()
+    else:
+        jobmanager.pause(4000 + int(fault.number * 4000))
 
 
 def _stop_jobmanager(world: "Cluster", fault: Fault) -> None:
     """It is stopped, and goes on later as if nothing had been; TaskManagers may look for a leader at that very moment."""
-    if jobmanager := _leader(world, fault):
-        jobmanager.pause(fault.duration)
-        if fault.number < 0.6:
-            _later(world, fault, _break_all, world)
+    jobmanager = _leader(world, fault)
+    jobmanager.pause(fault.duration)
+    if fault.number < 0.6:
+        _later(world, fault, _break_all, world)
 
 
 def _terminate_jobmanager(world: "Cluster", fault: Fault) -> None:
     """It is told to go (SIGTERM): a clean stop, and another one in its place."""
-    if jobmanager := _leader(world, fault):
-        jobmanager.stop()
+    jobmanager = _leader(world, fault)
+    jobmanager.stop()
 
 
 # TaskManagers and their tasks
@@ -154,34 +176,34 @@ def _terminate_jobmanager(world: "Cluster", fault: Fault) -> None:
 
 def _kill_taskmanager(world: "Cluster", fault: Fault) -> None:
     """It dies with all its tasks."""
-    if taskmanager := _taskmanager(world, fault):
-        taskmanager.die(told_after=fault.duration if fault.number < 0.5 else 0)
+    taskmanager = _taskmanager(world, fault)
+    taskmanager.die(told_after=fault.duration if fault.number < 0.5 else 0)
 
 
 def _stop_taskmanager(world: "Cluster", fault: Fault) -> None:
     """It is stopped, its tasks with it, and goes on later."""
-    if taskmanager := _taskmanager(world, fault):
-        taskmanager.pause(fault.duration)
+    taskmanager = _taskmanager(world, fault)
+    taskmanager.pause(fault.duration)
 
 
 def _drain_taskmanager(world: "Cluster", fault: Fault) -> None:
     """It is told to go (SIGTERM)."""
-    if taskmanager := _taskmanager(world, fault):
-        taskmanager.feed(ev.StopRequested("SIGTERM"))
+    taskmanager = _taskmanager(world, fault)
+    taskmanager.feed(ev.StopRequested("SIGTERM"))
 
 
 def _trap_taskmanager(world: "Cluster", fault: Fault) -> None:
     """It dies between two steps of what it does: hearing, starting, reporting."""
-    if taskmanager := _taskmanager(world, fault):
-        taskmanager.trap = _trap(fault)
-        if taskmanager.trap.point in ("cancelling", "leaving"):
-            taskmanager.feed(ev.StopRequested("SIGTERM"))
+    taskmanager = _taskmanager(world, fault)
+    taskmanager.trap = _trap(fault)
+    if taskmanager.trap.point in ("cancelling", "leaving"):
+        taskmanager.feed(ev.StopRequested("SIGTERM"))
 
 
 def _stop_taskmanager_at_point(world: "Cluster", fault: Fault) -> None:
     """It is stopped between two steps of what it does, and goes on later."""
-    if taskmanager := _taskmanager(world, fault):
-        taskmanager.trap = _trap(fault, max(1, fault.duration))
+    taskmanager = _taskmanager(world, fault)
+    taskmanager.trap = _trap(fault, max(1, fault.duration))
 
 
 def _doom(world: "Cluster", fault: Fault) -> None:
@@ -192,11 +214,10 @@ def _doom(world: "Cluster", fault: Fault) -> None:
 
 def _lose_partition(world: "Cluster", fault: Fault) -> None:
     """A partition disappears from storage."""
-    if world.storage:
-        attempt = sorted(world.storage)[int(fault.pick * len(world.storage))]
-        world.storage.discard(attempt)
-        world.lost.add(TaskId(attempt.vertex, attempt.subtask))
-        world.lost_attempts[attempt] = world.scheduler.now
+    attempt = _one_of(sorted(world.storage), fault)
+    world.storage.discard(attempt)
+    world.lost.add(TaskId(attempt.vertex, attempt.subtask))
+    world.lost_attempts[attempt] = world.scheduler.now
 
 
 # The network
@@ -204,17 +225,13 @@ def _lose_partition(world: "Cluster", fault: Fault) -> None:
 
 def _break_connection(world: "Cluster", fault: Fault) -> None:
     """A connection breaks; each end notices in its own time."""
-    if taskmanager := _taskmanager(world, fault):
-        for end in world.network.connections_of(taskmanager)[:1]:
-            ours = int(fault.number * 50)
-            world.network.break_off(end, ours, fault.duration if fault.number < 0.5 else 0)
+    ours = int(fault.number * 50)
+    world.network.break_off(_connection(world, fault), ours, fault.duration if fault.number < 0.5 else 0)
 
 
 def _swallow(world: "Cluster", fault: Fault) -> None:
     """A connection loses all that is on its way and all that follows, in one direction or both; nobody is told."""
-    if taskmanager := _taskmanager(world, fault):
-        for end in world.network.connections_of(taskmanager)[:1]:
-            world.network.swallow(end, theirs=fault.number < 0.7, ours=fault.number > 0.3)
+    world.network.swallow(_connection(world, fault), theirs=fault.number < 0.7, ours=fault.number > 0.3)
 
 
 def _double(world: "Cluster", fault: Fault) -> None:
@@ -255,20 +272,19 @@ def _part(world: "Cluster", fault: Fault) -> None:
 def _isolate_leader(world: "Cluster", fault: Fault) -> None:
     """The leader can reach the log but nobody else, or everybody but the lease."""
     jobmanager = _leader(world, fault)
-    if jobmanager is not None:
-        others = [world.lease.name] if fault.number < 0.4 else [world.lease.name, *world.taskmanagers]
-        for other in others:
-            world.network.part(jobmanager.name, other)
-            _later(world, fault, world.network.join, jobmanager.name, other)
+    others = [world.lease.name] if fault.number < 0.4 else [world.lease.name, *world.taskmanagers]
+    for other in others:
+        world.network.part(jobmanager.name, other)
+        _later(world, fault, world.network.join, jobmanager.name, other)
 
 
 def _isolate_taskmanager(world: "Cluster", fault: Fault) -> None:
     """A TaskManager goes on working and can reach nobody, for so long that it may be given up."""
-    if taskmanager := _taskmanager(world, fault):
-        for address in world.addresses:
-            world.network.part(taskmanager.name, address)
-            moment = min(world.scheduler.now + 3000 + int(fault.number * 5000), CALM_FROM)
-            world.scheduler.at(moment, None, world.network.join, taskmanager.name, address)
+    taskmanager = _taskmanager(world, fault)
+    for address in world.addresses:
+        world.network.part(taskmanager.name, address)
+        moment = min(world.scheduler.now + 3000 + int(fault.number * 5000), CALM_FROM)
+        world.scheduler.at(moment, None, world.network.join, taskmanager.name, address)
 
 
 # Stores
@@ -339,18 +355,19 @@ def _break_lease(world: "Cluster", fault: Fault) -> None:
 
 def _take_lease(world: "Cluster", fault: Fault) -> None:
     """The lease is lost to the leader alone, which leads on by its fence while another one is elected: two lead at once."""
-    if jobmanager := _leader(world, fault):
-        world.network.part(jobmanager.name, world.lease.name)
-        moment = min(world.scheduler.now + 4000 + int(fault.number * 4000), CALM_FROM)
-        world.scheduler.at(moment, None, world.network.join, jobmanager.name, world.lease.name)
+    jobmanager = _leader(world, fault)
+    world.network.part(jobmanager.name, world.lease.name)
+    moment = min(world.scheduler.now + 4000 + int(fault.number * 4000), CALM_FROM)
+    world.scheduler.at(moment, None, world.network.join, jobmanager.name, world.lease.name)
 
 
 def _cancel(world: "Cluster", fault: Fault) -> None:
     """A person wants the job cancelled."""
     jobmanager = _leader(world, fault)
-    if jobmanager is not None and jobmanager.term is not None and jobmanager.term.master is not None:
-        world.possible_ends.add(JobStatus.CANCELED)
-        jobmanager.term.dispatch(jev.CancelRequested())
+    if jobmanager.term is None or jobmanager.term.master is None:
+        raise _Nobody
+    world.possible_ends.add(JobStatus.CANCELED)
+    jobmanager.term.dispatch(jev.CancelRequested())
 
 
 _FAULTS: dict[str, tuple[Callable[["Cluster", Fault], None], int]] = {

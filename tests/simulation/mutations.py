@@ -62,22 +62,24 @@ def the_fence_is_not_asked(patch: Patch) -> None:
 
 
 def the_fence_is_asked_before_the_sync(patch: Patch) -> None:
-    """A leader looks at its fence first and syncs after that."""
+    """A leader looks at its fence first, and writes and syncs after that."""
 
-    def write(self: Pen, attempt: int, block: bytes) -> None:
+    def write(self: Pen, block: bytes) -> None:
         try:
             self._store.check_fence(self._epoch)
-        except (OSError, Deposed) as error:
-            self._answer(attempt, block, error)
-        else:
-            original(self, attempt, block)
+        except OSError:
+            pass  # the write will find out
+        except Deposed as error:
+            self._fail(error)
+            return
+        original(self, block)
 
     def check(self: Pen, attempt: int, block: bytes) -> None:
         self._clean, self._empty = True, False
         self._answer(attempt, block, None)
 
-    original = Pen._write
-    patch.setattr(Pen, "_write", write)
+    original = Pen._try
+    patch.setattr(Pen, "_try", write)
     patch.setattr(Pen, "_check", check)
 
 

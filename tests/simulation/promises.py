@@ -346,7 +346,7 @@ def slots_are_not_overused(taskmanager: "TaskManager") -> None:
 
 
 def one_leads_at_a_time(newest: "Process") -> None:
-    """As long as clocks go wrong by no more than they may, no two hold the lease at once.
+    """As long as clocks go wrong by no more than they may, no two lead by the lease at once.
 
     It can only be broken as one acquires or renews it. A leader that goes on without the lease, by its fence, is another
     matter: ``only_the_newest_is_confirmed``.
@@ -355,7 +355,7 @@ def one_leads_at_a_time(newest: "Process") -> None:
     if world.clocks_are_wrong:
         return
     others = [jm for jm in world.jobmanagers.values() if jm.alive and jm is not newest]
-    leaders = [other.name for other in others if other.candidate.holds_the_lease()]
+    leaders = [other.name for other in others if other.candidate.leads_by_the_lease()]
     assert not leaders, f"{newest.name} and {' and '.join(leaders)} lead"
 
 
@@ -375,7 +375,9 @@ def no_silence_counts_in_doubt(jobmanager: "JobManager", last_heard: Iterable[in
     patience = jobmanager.world.options.heartbeat_timeout
     for heard in last_heard:
         silence = jobmanager.now_ms() - max(heard, jobmanager.doubted_at)
-        assert silence > patience, f"{jobmanager.name} may be cut off, and gives up who has been silent for {silence} ms"
+        assert silence > patience, (
+            f"{jobmanager.name} may be cut off, and gives up who has been silent for {silence} ms"
+        )
 
 
 def no_nonsense_is_told(world: "Cluster", taskmanager: str, error: ProtocolViolation) -> None:
@@ -398,7 +400,7 @@ def one_live_attempt_is_accepted(world: "Cluster") -> None:
 
 
 def it_comes_to_an_end(world: "Cluster") -> None:
-    """Once nothing goes wrong any more the job ends, and its TaskManagers go: nobody waits for ever, or goes round in circles."""
+    """Once nothing goes wrong any more the job ends and its TaskManagers go: nobody waits for ever, or goes in circles."""
     scheduler = world.scheduler
     raise AssertionError(f"the job is {world.graph.status.name} after {scheduler.now} ms and {scheduler.steps} steps")
 

@@ -5,27 +5,37 @@ successor finds. The job has three vertices, splits, and a task that fails; its 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
-from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.states import ExecutionState, JobStatus
 from flinkjob.graph.vertex import TaskId
-from flinkjob.jobmaster.deciding import JobMasterOptions
 from flinkjob.jobmaster.restart import FixedDelay
-from jobmaster.jobs import word_count
 
 from . import mutations as bugs
 from .cluster import Cluster
-from .jobmanager import HEARTBEAT_TIMEOUT, JobManager
+from .jobmanager import JobManager
 from .journal import Pen
-from .logstore import Truth, history
+from .logstore import history
 from .scheduler import Trap
+from .setting import Setting
 
 FAILING = TaskId(0, 1)
 SEEDS = (4, 7, 11)
-"""How long each step takes; in these three clocks go wrong by no more than they may."""
+"""How long each step takes."""
+SETTING = Setting(
+    job="word_count",
+    restarts="for ever",
+    restart_all=False,
+    reconcile_timeout=6000,
+    slowness=6,
+    jobmanagers=2,
+    slots=(2, 2),
+    wrong_clocks=False,
+    operator=True,
+)
 
 BEFORE = {
     "before-the-sync-and-it-is-lost": ("written", 0.0),
@@ -45,16 +55,10 @@ class Certain(Cluster):
     """A cluster in which nothing goes wrong but that one leader after the other dies, each after so many records."""
 
     def __init__(self, seed: int, moment: str = "", records: Sequence[int] = ()) -> None:
-        super().__init__(seed, [])
-        assert not self.clocks_are_wrong
-        self.job_graph = word_count()
-        self.options = JobMasterOptions(6000, HEARTBEAT_TIMEOUT, FixedDelay(1, 300), False)
-        self.possible_ends = {JobStatus.FINISHED}
-        self.truth = Truth(ExecutionGraph(self.job_graph))
-        self.beginning = self.truth.node
+        super().__init__(seed, [], SETTING)
+        self.options = replace(self.options, restart_strategy=FixedDelay(1, 300))
         self.doomed[FAILING] = 1
         self.killed = 0
-        self._operator = True
         self._point, self._keep = MOMENTS.get(moment, ("", 1.0))
         self._records = list(records)
         self._set_trap()

@@ -86,7 +86,9 @@ def test_an_outage_of_the_lease_ends_no_term() -> None:
     outage = Fault(1000, "break the lease's store", 0.0, 0.0, 9000)
     asked = 0
     for seed in range(40):
-        cluster = Cluster(seed, [outage], msgspec.structs.replace(Cluster(seed, []).setting, slowness=3, wrong_clocks=False))
+        cluster = Cluster(
+            seed, [outage], msgspec.structs.replace(Cluster(seed, []).setting, slowness=3, wrong_clocks=False)
+        )
         assert cluster.run() is JobStatus.FINISHED
         assert cluster.graph.epoch == 1
         asked += any("fence" in str(what) for _, _, what in cluster.scheduler.history)
