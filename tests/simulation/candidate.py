@@ -138,6 +138,9 @@ class Candidate:
     def _jitter(self) -> float:
         return self._process.scheduler.random.random()
 
+    def _timestamp(self) -> str:
+        return ""
+
     def _next(self, seconds: float) -> None:
         self._turn += 1
         self._process.after(seconds * 1000, self._step, self._turn)
@@ -145,7 +148,7 @@ class Candidate:
     def _step(self, turn: int) -> None:
         if turn != self._turn or not self._standing:
             return
-        step = self._elector.poll(now=self._now(), jitter=self._jitter(), timestamp="")
+        step = self._elector.poll(now=self._now(), jitter=self._jitter(), timestamp=self._timestamp())
         action = step.action
         if action is None:
             self._next(step.again_in)

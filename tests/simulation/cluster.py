@@ -29,7 +29,6 @@ from .taskmanager import TaskManager
 
 PATIENCE = 120_000
 """Milliseconds after the last fault by which the job must be over."""
-END = CALM_FROM + PATIENCE
 
 
 class BrokenPromise(AssertionError):
@@ -54,12 +53,17 @@ class Cluster:
         ended: TaskManagers that are known to have ended, and why.
         happened: the kinds of faults that have happened. holdings_changed: what TaskManagers hold, or the log has them hold.
         clocks_are_wrong: they run at rates that differ by more than the election allows.
+        patience: milliseconds after the last fault by which the run must be over. max_steps: by when it goes in circles.
     """
+
+    patience = PATIENCE
+    max_steps = MAX_STEPS
 
     def __init__(self, seed: int, plan: Iterable[Fault], setting: Setting | None = None) -> None:
         self.seed = seed
-        self.setting = setting or Setting.drawn(Random(seed))
-        self.scheduler = Scheduler(Random(seed + 0.25), slowness=self.setting.slowness)
+        random = Random(seed)
+        self.setting = setting or Setting.drawn(random)
+        self.scheduler = Scheduler(Random(seed + 0.125), slowness=self.setting.slowness)
         self.network = Network(self.scheduler)
         self.lease = LeaseStore()
         self.store = LogStore(lambda: self.scheduler.now)
@@ -93,14 +97,17 @@ class Cluster:
         self.addresses = [f"jm-{number}" for number in range(self.setting.jobmanagers)]
         self.jobmanagers: dict[str, JobManager] = {}
         self.taskmanagers: dict[str, TaskManager] = {}
+        self._populate(random)
+        self.plan = tuple(plan)
+        for fault in self.plan:
+            self.scheduler.at(fault.at, None, self.strike, fault)
+        self.scheduler.at(CALM_FROM, None, self.calm_down)
+
+    def _populate(self, random: Random) -> None:
         for address in self.addresses:
             self.start_jobmanager(address)
         for slots in self.setting.slots:
             self.start_taskmanager(self.new_name(), slots)
-        self.plan = tuple(plan)
-        for fault in self.plan:
-            self.scheduler.at(fault.at, None, apply, self, fault)
-        self.scheduler.at(CALM_FROM, None, self.calm_down)
 
     # Running it
 
@@ -111,19 +118,31 @@ class Cluster:
             BrokenPromise: one was not.
         """
         try:
-            scheduler = self.scheduler
+            scheduler, end = self.scheduler, CALM_FROM + self.patience
             while self.result is None or not self.over:
                 going = scheduler.step()
-                if self.holdings_changed:
-                    self.holdings_changed = False
-                    promises.one_live_attempt_is_accepted(self)
-                if not going or scheduler.now >= END or scheduler.steps >= MAX_STEPS:
+                self.check_step()
+                if not going or scheduler.now >= end or scheduler.steps >= self.max_steps:
                     promises.it_comes_to_an_end(self)
-            promises.check_end(self)
+            self.check_end()
         except Exception as error:
             text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
             raise BrokenPromise(promises.name_of(error), text, self.tell()) from error
         return self.graph.status
+
+    def strike(self, fault: Fault) -> None:
+        """Something goes wrong."""
+        apply(self, fault)
+
+    def check_step(self) -> None:
+        """What must be true at any time, as far as it may have changed; the rest is looked at where it can be broken."""
+        if self.holdings_changed:
+            self.holdings_changed = False
+            promises.one_live_attempt_is_accepted(self)
+
+    def check_end(self) -> None:
+        """What must be true when the run is over."""
+        promises.check_end(self)
 
     @property
     def over(self) -> bool:

@@ -86,11 +86,14 @@ class JobManager(Process):
         self._connections = Connections(cast(Any, self))
         self._held: list[Held] = []
         self._known_leader = ""
-        self.candidate = Candidate(
+        self.candidate = self._stand(Candidate)
+
+    def _stand(self, candidate: type[Candidate]) -> Candidate:
+        return candidate(
             self,
-            world.lease,
-            world.network,
-            address=name,
+            self.world.lease,
+            self.world.network,
+            address=self.name,
             on_elected=self._elected,
             on_lost=self._end_term,
             on_seen=self._look_around,
@@ -214,11 +217,13 @@ class JobManager(Process):
         self._connections.drop_silent(HEARTBEAT_TIMEOUT, deaf=deaf)
         dropped = before.keys() - {connected.id for connected in self._connections}
         promises.no_silence_counts_in_doubt(self, [before[id] for id in dropped])
-        ended = self.world.ended
-        if ended:
-            for worker in [w for w in term.master.workers if w.id in ended and not w.connected]:
-                term.dispatch(ev.TaskManagerGone(worker.id, ended[worker.id]))
+        for id, cause in self._ended([worker.id for worker in term.master.workers if not worker.connected]).items():
+            term.dispatch(ev.TaskManagerGone(id, cause))
         self.after(TEND_INTERVAL, self._tend, term)
+
+    def _ended(self, taskmanagers: list[str]) -> dict[str, str]:
+        """Those that are known to have ended, and why."""
+        return {name: self.world.ended[name] for name in taskmanagers if name in self.world.ended}
 
     # Connections
 

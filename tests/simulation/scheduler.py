@@ -57,6 +57,10 @@ class Process:
         """Its steady clock, milliseconds."""
         return self.offset + int(self.scheduler.now * self.rate)
 
+    def signature(self, epoch: int) -> str:
+        """What it calls itself in the log as the leader of an epoch."""
+        return f"{self.name}/{epoch}"
+
     def set_right(self) -> None:
         """From now on its clock runs as it should."""
         self.offset, self.rate = self.clock() - self.scheduler.now, 1.0

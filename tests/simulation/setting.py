@@ -1,6 +1,5 @@
 """What a run begins with, beside its faults: drawn from the seed, or kept, in words that go on meaning the same."""
 
-from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -9,7 +8,7 @@ from flinkjob.graph.jobgraph import JobGraph
 from flinkjob.jobmaster.restart import ExponentialDelay, FixedDelay, RestartStrategy
 from jobmaster.jobs import SHAPES
 
-_JOBS: dict[str, Callable[[], JobGraph]] = {shape.__name__: shape for shape in SHAPES}
+_JOBS: dict[str, JobGraph] = {shape.__name__: shape() for shape in SHAPES}
 _STRATEGIES: dict[str, RestartStrategy] = {
     "for ever": FixedDelay(attempts=1_000_000, delay=300),
     "backing off": ExponentialDelay(
@@ -58,7 +57,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def job_graph(self) -> JobGraph:
         """The job."""
-        return _JOBS[self.job]()
+        return _JOBS[self.job]
 
     @property
     def strategy(self) -> RestartStrategy:

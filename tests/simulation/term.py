@@ -90,6 +90,11 @@ class Term:
         """The time of day, as the JobManager knows it."""
         return self.process.now_ms()
 
+    @property
+    def durable_lsn(self) -> int:
+        """Up to where what was decided is in the log."""
+        return self.writer.durable_lsn if self.writer is not None else 0
+
     # Opening the log
 
     def _next(self, step: Callable[[], None]) -> None:
@@ -164,7 +169,7 @@ class Term:
         random = self.world.scheduler.random
         self.master = JobMaster(graph, self.world.options, jitter=lambda: random.uniform(-1, 1))
         told = reconciliation.Replay("the leader is gone", self.began_at, replay.statistics.operations)
-        leader = f"{self.process.name}/{self.epoch}"
+        leader = self.process.signature(self.epoch)
         self._conclude(self.master.start(epoch=self.epoch, leader=leader, now=self.now(), replay=told))
         self.process.point("opened")
         self._opened()

@@ -51,7 +51,7 @@ PRODUCT: dict[Bug, tuple[int, Promise, *tuple[Promise, ...]]] = {
     bugs.an_orphan_is_left_running: (600, p.orphans_are_stopped, p.it_comes_to_an_end),
     bugs.partitions_are_not_verified: (500, p.a_failover_finds_lost_partitions),
     bugs.a_terminal_state_is_left: (600, p.terminal_is_terminal, p.the_log_folds_to_the_graph),
-    bugs.consumers_go_on_with_what_was_thrown_away: (2000, nothing_is_built_of_two_attempts),
+    bugs.consumers_go_on_with_what_was_thrown_away: (2000, nothing_is_built_of_two_attempts, p.finished_is_finished),
     bugs.a_lost_input_is_not_produced_again: (300, p.it_comes_to_an_end),
     bugs.a_report_that_comes_twice_is_news: (100, p.every_operation_applies),
     bugs.a_taskmanager_is_given_up_at_once: (50, p.nothing_consistent_fails, p.only_absent_taskmanagers_are_given_up),
@@ -62,7 +62,7 @@ PRODUCT: dict[Bug, tuple[int, Promise, *tuple[Promise, ...]]] = {
     # the JobManager's connections
     bugs.silence_counts_in_doubt: (1000, p.no_silence_counts_in_doubt),
     # the TaskManager
-    bugs.a_deposed_leader_is_registered_with: (600, p.the_deposed_are_not_obeyed),
+    bugs.a_deposed_leader_is_registered_with: (3000, p.the_deposed_are_not_obeyed),
     bugs.a_lost_connection_cancels_the_tasks: (50, p.nothing_consistent_fails),
     bugs.an_end_is_forgotten_with_the_connection: (50, p.one_live_attempt_is_accepted),
     bugs.a_split_is_not_asked_for_again: (100, p.it_comes_to_an_end),
