@@ -13,7 +13,9 @@ from .simulate import try_seed
 Bug = Callable[[pytest.MonkeyPatch], None]
 Promise = Callable[..., object]
 
-PRODUCT: dict[Bug, tuple[int, Promise, *tuple[Promise, ...]]] = {
+Found = tuple[int, Promise, *tuple[Promise, ...]]
+
+PRODUCT: dict[Bug, Found] = {
     # the log
     bugs.effects_are_released_before_they_are_durable: (20, p.a_successor_would_know),
     bugs.effects_wait_for_the_decision_before: (
@@ -74,7 +76,7 @@ PRODUCT: dict[Bug, tuple[int, Promise, *tuple[Promise, ...]]] = {
 There are about three times as many seeds as it takes, so that another one may find it too.
 """
 
-SHELL: dict[Bug, tuple[int, Promise, *tuple[Promise, ...]]] = {
+SHELL: dict[Bug, Found] = {
     bugs.the_fence_is_not_asked: (300, p.epochs_do_not_interleave, p.only_the_newest_is_confirmed),
     bugs.the_fence_is_asked_before_the_sync: (2000, p.epochs_do_not_interleave),
     bugs.predecessors_are_not_fenced: (400, p.epochs_do_not_interleave, p.no_sound_log_is_damaged),
@@ -88,9 +90,9 @@ SHELL: dict[Bug, tuple[int, Promise, *tuple[Promise, ...]]] = {
 """The same of what the simulator plays itself, step by step: the store, the writer, and when the fence is asked."""
 
 
-@pytest.mark.parametrize("bug", {**PRODUCT, **SHELL}, ids=lambda bug: bug.__name__)
+@pytest.mark.parametrize("bug", PRODUCT | SHELL, ids=lambda bug: bug.__name__)
 def test_the_bug_is_found_by_the_promise_that_it_breaks(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds, *expected = {**PRODUCT, **SHELL}[bug]
+    seeds, *expected = (PRODUCT | SHELL)[bug]
     bug(monkeypatch)
     found = next((broken for seed in range(seeds) if (broken := try_seed(seed)) is not None), None)
     assert found is not None, "nobody has noticed"
