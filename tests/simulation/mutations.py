@@ -467,6 +467,7 @@ def a_deployment_that_comes_twice_begins_twice(patch: Patch) -> None:
     def deploy(self: TaskExecutor, message: msg.Deploy, now: int, effects: list[wev.Effect]) -> None:
         for deployment in message.deployments:
             known = self._attempts.pop(deployment.attempt, None)
+            self._kills.pop(deployment.attempt, None)
             if known is not None and known.slot is not None:
                 self.slots[known.slot] = None
                 self._free.append(known.slot)

@@ -48,7 +48,7 @@ PRODUCT: dict[Bug, Found] = {
     bugs.a_deployment_that_never_arrived_is_continued: (200, p.it_comes_to_an_end),
     bugs.a_task_that_is_gone_is_continued: (400, p.it_comes_to_an_end),
     bugs.a_cancelled_task_that_is_gone_is_waited_for: (3000, p.it_comes_to_an_end),
-    bugs.a_cancellation_is_not_repeated: (3000, p.it_comes_to_an_end),
+    bugs.a_cancellation_is_not_repeated: (2500, p.orphans_are_stopped, p.it_comes_to_an_end),
     bugs.a_lost_deployment_becomes_a_new_attempt: (200, p.a_successor_would_know),
     bugs.an_orphan_is_left_running: (600, p.orphans_are_stopped, p.it_comes_to_an_end),
     bugs.partitions_are_not_verified: (500, p.a_failover_finds_lost_partitions),
