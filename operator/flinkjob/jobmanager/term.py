@@ -125,6 +125,9 @@ class Term:
         else:
             graph, epoch, replay = ExecutionGraph(job_graph), self._lease_term, None
         if self._closed:
+            # It was closed meanwhile, when there was no writer yet.
+            if self.writer is not None:
+                self.writer.abandon()
             return
         journal: Journal = self.writer or NoJournal()
         self._effects = EffectQueue(journal, self._release, lsn=graph.lsn)
