@@ -12,7 +12,7 @@ from flinkjob.api.errors import Deposed, FlinkJobError
 from flinkjob.election.elector import Acquire, ElectionTimes, Elector, Look, Release, Renew, StepDown
 from flinkjob.election.record import LeaseRecord
 
-from . import promises
+from . import leaderpromises
 from .network import Network
 from .scheduler import Process
 
@@ -154,7 +154,7 @@ class Candidate:
             self._next(step.again_in)
         elif isinstance(action, StepDown):
             if self.leading and "could not be renewed" in action.reason:
-                promises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
+                leaderpromises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
             self._lost()
         elif isinstance(action, Look):
             self._ask(lambda: self._store.record, self._looked)
@@ -171,7 +171,7 @@ class Candidate:
                 return
             self._elector.written(record, requested_at=requested_at, now=now)
             if self._elector.is_leader(now):
-                promises.one_leads_at_a_time(self._process)
+                leaderpromises.one_leads_at_a_time(self._process)
                 if not self.leading:
                     self.leading = True
                     self._on_elected()
@@ -257,7 +257,7 @@ class Candidate:
         if not self._standing:
             return
         if self.leading and not self._elector.is_leader(self._now()):
-            promises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
+            leaderpromises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
             self._lost()
         else:
             self._turn += 1

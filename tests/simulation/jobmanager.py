@@ -15,7 +15,7 @@ from flinkjob.jobmanager.connections import Connected, Connections
 from flinkjob.jobmaster import events as ev
 from flinkjob.worker import protocol as msg
 
-from . import promises
+from . import leaderpromises
 from .candidate import Candidate
 from .network import End
 from .scheduler import Process
@@ -201,7 +201,7 @@ class JobManager(Process):
         def answered(error: FlinkJobError | None) -> None:
             self.point("fence asked")
             if error is None:
-                promises.only_the_newest_is_confirmed(self.world, epoch, asked_at)
+                leaderpromises.only_the_newest_is_confirmed(self.world, epoch, asked_at)
             answer(error or True)
 
         writer.check_fence(answered)
@@ -216,7 +216,7 @@ class JobManager(Process):
         before = {connected.id: connected.last_heartbeat_ms for connected in self._connections}
         self._connections.drop_silent(HEARTBEAT_TIMEOUT, deaf=deaf)
         dropped = before.keys() - {connected.id for connected in self._connections}
-        promises.no_silence_counts_in_doubt(self, [before[id] for id in dropped])
+        leaderpromises.no_silence_counts_in_doubt(self, [before[id] for id in dropped])
         for id, cause in self._ended([worker.id for worker in term.master.workers if not worker.connected]).items():
             term.dispatch(ev.TaskManagerGone(id, cause))
         self.after(TEND_INTERVAL, self._tend, term)
@@ -280,7 +280,7 @@ class JobManager(Process):
         try:
             self._connections._handle(cast(Any, term), connected, message)
         except ProtocolViolation as error:
-            promises.no_nonsense_is_told(self.world, connected.id, error)
+            leaderpromises.no_nonsense_is_told(self.world, connected.id, error)
             cast(End, connected.connection).close()
             self._left(term, connected)
         self.point("heard")

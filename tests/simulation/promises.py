@@ -4,13 +4,12 @@ The truth against which all is measured is what has been acknowledged: no leader
 may believe anything else.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from operator import attrgetter, eq
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from flinkjob.api.errors import CorruptedLog, IllegalOperation, ProtocolViolation
+from flinkjob.api.errors import CorruptedLog, IllegalOperation
 from flinkjob.api.job import Partitioner
-from flinkjob.election.elector import ElectionTimes
 from flinkjob.graph import operations as ops
 from flinkjob.graph.executiongraph import ExecutionGraph
 from flinkjob.graph.snapshot import SCALARS
@@ -26,12 +25,11 @@ from flinkjob.worker.taskexecutor import Link
 from jobmaster import invariants
 from jobmaster.invariants import everything_is_in_the_result_once, nothing_is_built_of_two_attempts, producer_lost
 
+from . import leaderpromises
 from .logstore import Node, fold
 
 if TYPE_CHECKING:
     from .cluster import Cluster
-    from .jobmanager import JobManager
-    from .scheduler import Process
     from .taskmanager import Task, TaskManager
     from .term import Term
 
@@ -354,46 +352,6 @@ def slots_are_not_overused(taskmanager: "TaskManager") -> None:
 # At any time
 
 
-def one_leads_at_a_time(newest: "Process") -> None:
-    """As long as clocks go wrong by no more than they may, no two lead by the lease at once.
-
-    It can only be broken as one acquires or renews it. A leader that goes on without the lease, by its fence, is another
-    matter: ``only_the_newest_is_confirmed``.
-    """
-    world = cast("JobManager", newest).world
-    if world.clocks_are_wrong:
-        return
-    others = [jm for jm in world.jobmanagers.values() if jm.alive and jm is not newest]
-    leaders = [other.name for other in others if other.candidate.leads_by_the_lease()]
-    assert not leaders, f"{newest.name} and {' and '.join(leaders)} lead"
-
-
-def only_the_newest_is_confirmed(world: "Cluster", epoch: int, asked_at: int) -> None:
-    """A leader that cannot renew its lease leads on only if it was the newest one when it asked: two do not lead for long."""
-    deposed_at = world.store.fenced_at.get(epoch, asked_at)
-    assert deposed_at >= asked_at, f"epoch {epoch} was deposed at {deposed_at}, and is confirmed at {asked_at}"
-
-
-def a_confirmed_term_goes_on(process: "Process", seconds: float, times: ElectionTimes) -> None:
-    """An outage of the lease's store ends no term within the renew deadline after the log's fence has confirmed it."""
-    assert seconds >= times.renew_deadline, f"the term of {process.name} ends {seconds:g} s after it was confirmed"
-
-
-def no_silence_counts_in_doubt(jobmanager: "JobManager", last_heard: Iterable[int]) -> None:
-    """A leader that may itself be cut off takes no TaskManager for lost because it hears nothing of it."""
-    patience = jobmanager.world.options.heartbeat_timeout
-    for heard in last_heard:
-        silence = jobmanager.now_ms() - max(heard, jobmanager.doubted_at)
-        assert silence > patience, (
-            f"{jobmanager.name} may be cut off, and gives up who has been silent for {silence} ms"
-        )
-
-
-def no_nonsense_is_told(world: "Cluster", taskmanager: str, error: ProtocolViolation) -> None:
-    """What a TaskManager tells is never nonsense, as long as its messages arrive once each and in order."""
-    assert world.network.disturbed, f"{taskmanager} is disconnected: {error}"
-
-
 def one_live_attempt_is_accepted(world: "Cluster") -> None:
     """What the log has as running is with its TaskManager alone, or its end is, unless something happened to it.
 
@@ -457,4 +415,4 @@ def name_of(error: Exception) -> str:
     return innermost if isinstance(error, AssertionError) else nobody_breaks_down.__name__
 
 
-_FILES = (__file__, invariants.__file__)
+_FILES = (__file__, leaderpromises.__file__, invariants.__file__)
