@@ -203,7 +203,7 @@ class Candidate:
             record = None if failing else call()
             moment = scheduler.now + scheduler.step_time()
             reached = network.reaches(process.name, self._store.name)
-            if not reached or moment >= too_late:
+            if scheduler.now < too_late and (not reached or moment >= too_late):
                 time_out()
             if reached:
                 scheduler.at(
@@ -218,10 +218,12 @@ class Candidate:
                 then(record)
                 self._after()
 
-        if network.reaches(process.name, self._store.name):
-            scheduler.at(scheduler.now + scheduler.step_time(), None, serve)
-        else:
+        served_at = scheduler.now + scheduler.step_time()
+        asked = network.reaches(process.name, self._store.name)
+        if not asked or served_at >= too_late:
             time_out()
+        if asked:
+            scheduler.at(served_at, None, serve)
         process.point("lease asked")
 
     def _failed(self, turn: int) -> None:

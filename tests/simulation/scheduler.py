@@ -122,6 +122,7 @@ class Scheduler:
         self, moment: int, process: Process | None, call: Callable[..., None], *arguments: Any, timer: bool = False
     ) -> None:
         """Put a call into the agenda."""
+        assert moment >= self.now, "that moment has passed"
         self._number += 1
         heappush(self._agenda, (moment, self._number, process, timer, call, arguments))
 
