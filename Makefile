@@ -90,8 +90,9 @@ soak: $(READY)
 	PYTHONPATH=tests $(BIN)/python tests/chaos/soak.py --minutes $(MINUTES) $(SOAK)
 
 # A cluster in virtual time, its faults made of a seed: SEEDS is how many, or FIRST-LAST. `make test` runs the first 3,000.
+# With SIMULATE=--operator it is on a simulated Kubernetes, kept by the operator.
 simulate: $(READY)
-	cd tests && ../$(BIN)/python -m simulation.simulate $(SEEDS)
+	cd tests && ../$(BIN)/python -m simulation.simulate $(SEEDS) $(SIMULATE)
 
 # Changed logs, messages and manifests, guided by coverage; `make test` has a few hundred of each. Installs atheris, which has
 # wheels for CPython 3.11 to 3.13 on Linux (x86-64): no part of the other locks.

@@ -80,7 +80,7 @@ def test_a_handover_deletes_the_leader_and_is_remembered() -> None:
 )
 def test_a_handover_waits_for_a_leader_and_a_standby_that_is_ready(pods: list[Pod], leader: int | None) -> None:
     plan = planned(pods, leader=leader, wanted=2, nonce=5)
-    assert (deleted(plan), plan.handover) == ([], Handover(nonce=0))
+    assert (deleted(plan), plan.handover) == ([], Handover(nonce=0, waiting=5))
 
 
 def test_a_handover_of_a_job_that_does_not_run_is_done_by_doing_nothing() -> None:

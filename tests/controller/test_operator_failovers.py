@@ -22,7 +22,7 @@ async def test_the_lease_of_a_leader_whose_pod_is_gone_is_emptied(world: World) 
         world.delete("pods", "job-jobmanager-0", grace=0)
         await world.until(lambda: not world.lease_holder(), kubelet=False)
         assert operator.reconciler.failovers == 1
-        assert [note for reason, note in world.events() if reason == "LeaderLost"]
+        await world.until(lambda: "LeaderLost" in dict(world.events()), kubelet=False)
         # Nobody leads now, and nothing says so.
         await world.until(lambda: world.condition("Ready").get("status") == "False")
         assert world.condition("Protected")["status"] == "False"

@@ -10,11 +10,11 @@ from controller.playing import World, flinkjob
 from flinkjob.api.errors import ApiRefused, ApiUnavailable
 from flinkjob.controller import names
 from flinkjob.controller.cache import Cache, JobKey, slim
-from flinkjob.controller.cluster import FLINK_JOB, POD, SECRET, STATEFUL_SET, Cluster
+from flinkjob.controller.cluster import FLINK_JOB, KINDS, POD, SECRET, STATEFUL_SET, Cluster
 from flinkjob.controller.following import FOLLOWED
 from flinkjob.controller.metrics import Milestones
 from flinkjob.controller.observed import parse_time
-from flinkjob.controller.reconciler import DOUBT, Reconciler
+from flinkjob.controller.reconciler import DOUBT, SOON, Reconciler
 from flinkjob.controller.target import OperatorSettings
 from flinkjob.election.apiserver import KubernetesApi
 
@@ -155,3 +155,16 @@ def secret(bench: Bench, name: str) -> dict[str, Any]:
     found = bench.world.get("secrets", name)
     assert found is not None
     return found
+
+
+async def test_a_pod_that_another_replica_has_made_is_not_made_once_more_though_no_watch_has_told_of_it(
+    bench: Bench,
+) -> None:
+    await bench.look_until_nothing_is_written()
+    late = Bench(bench.world, bench.cluster, now=bench.now)
+    for kind in KINDS.values():
+        if kind != POD:
+            for known in list(bench.cache.of_job(bench.job, kind)):
+                late.cache.saw(kind, known)
+    assert (await late.reconciler.look(bench.job)).again_in == SOON
+    assert len(bench.world.pods("taskmanager")) == 1

@@ -19,6 +19,7 @@ COMMAND = re.compile(
     r"^\s*(?:\$ |[A-Z_]+=\S+ )*(?:\.venv/bin/)?(flinkjob|kubectl|helm|make|docker|pip|curl|flink) ", re.MULTILINE
 )
 ALL = [block for path in documents() for block in blocks(path)]
+CI = [ROOT / ".ci" / "run", *(ROOT / ".github" / "workflows").glob("*.yaml")]
 FILES = sorted({block.file for block in run_by("local")})
 
 
@@ -50,10 +51,10 @@ def test_what_ci_runs_is_in_its_script(block: Block) -> None:
 
 
 def _made_by_ci() -> set[str]:
-    """The targets that .ci/run makes, and those that they need."""
+    """The targets that .ci/run and the workflows make, and those that they need."""
     made = (ROOT / "Makefile").read_text()
     needs = {target: needed.split() for target, needed in re.findall(r"^([\w-]+):(?!=)(.*)$", made, re.MULTILINE)}
-    targets = set(re.findall(r"^(?:\w+=\S+ )*make ([\w-]+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"\bmake ([\w-]+)", "".join(path.read_text() for path in CI)))
     return targets | {needed for target in targets for needed in needs.get(target, [])}
 
 

@@ -60,7 +60,7 @@ GOLDEN: tuple[tuple[ops.Operation, str], ...] = (
         ops.FailoverCompleted(
             2, "jm-1", "killed", T, 17, 0.5, 1.5, T + 2, {"continued": 3}, (ops.RestartedTask(1, 2, "why"),)
         ),
-        "9b0d02a46a6d2d31a66b696c6c6564cf0000019ab697e80011cb3fe0000000000000cb3ff8000000000000"
-        "cf0000019ab697e80281a9636f6e74696e7565640391930102a3776879",
+        "9c0d02a46a6d2d31a66b696c6c6564cf0000019ab697e80011cb3fe0000000000000cb3ff8000000000000"
+        "cf0000019ab697e80281a9636f6e74696e7565640391930102a377687900",
     ),
 )

@@ -29,6 +29,13 @@ def test_an_operation_survives_its_bytes(operation: ops.Operation, golden: str) 
     assert decode_operations(bytes.fromhex("91" + golden)) == [operation]
 
 
+def test_a_failover_that_was_logged_without_the_last_sign_of_life_is_read() -> None:
+    failover, golden = GOLDEN[-1]
+    assert isinstance(failover, ops.FailoverCompleted)
+    before = "9b" + golden.removeprefix("9c").removesuffix("00")
+    assert decode_operations(bytes.fromhex("91" + before)) == [failover]
+
+
 def test_every_kind_of_operation_has_golden_bytes_and_tags_count_from_one() -> None:
     kinds = get_args(ops.Operation)
     assert [type(operation) for operation, _ in GOLDEN] == list(kinds)

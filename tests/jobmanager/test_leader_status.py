@@ -25,6 +25,7 @@ class Writer:
     degraded: str | None = None
     failure: Exception | None = None
     lag_seconds: float = 0.0
+    lag: int = 0
 
 
 def leading(
@@ -92,6 +93,26 @@ def test_the_end_of_a_failed_job_tells_when_and_why(graph: ExecutionGraph) -> No
     graph.apply(ops.JobStatusChanged(JobStatus.FAILED, T + 31_000, "too bad"))
     job = status(graph)["jobStatus"]
     assert (job["state"], job["endTime"], job["error"]) == ("FAILED", "2025-11-24T16:00:31.000Z", "too bad")
+
+
+@pytest.mark.parametrize(
+    ("before", "end"),
+    [
+        (JobStatus.RUNNING, JobStatus.FINISHED),
+        (JobStatus.CANCELLING, JobStatus.CANCELED),
+        (JobStatus.FAILING, JobStatus.FAILED),
+    ],
+)
+def test_the_end_is_told_when_no_failover_can_take_it_back(
+    graph: ExecutionGraph, before: JobStatus, end: JobStatus
+) -> None:
+    if before is not graph.status:
+        graph.apply(ops.JobStatusChanged(before, T + 30_000, ""))
+    graph.apply(ops.JobStatusChanged(end, T + 31_000, ""))
+    job = status(graph, Writer(lag=1))["jobStatus"]
+    assert (job["state"], "endTime" in job) == (before.name, False)
+    assert status(graph, Writer())["jobStatus"]["state"] == end.name
+    assert status(graph)["jobStatus"]["state"] == end.name  # without a log nothing is ever taken back
 
 
 @pytest.mark.parametrize(

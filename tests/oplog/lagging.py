@@ -40,6 +40,7 @@ class LaggingAppendMedium(AppendMedium):
         self._seen: dict[str, list[Segment] | list[int] | dict[int, int]] = {}
 
     def segments(self) -> list[Segment]:
+        self._seen.setdefault("fences", super()._fences() if self._log.exists() else {})
         return self._seen.setdefault("segments", super().segments())  # type: ignore[return-value]
 
     def snapshots(self) -> list[int]:

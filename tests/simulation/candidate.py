@@ -154,7 +154,7 @@ class Candidate:
             self._next(step.again_in)
         elif isinstance(action, StepDown):
             if self.leading and "could not be renewed" in action.reason:
-                leaderpromises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
+                leaderpromises.a_confirmed_term_goes_on(self._process, self.confirmed_at, self._now(), TIMES)
             self._lost()
         elif isinstance(action, Look):
             self._ask(lambda: self._store.record, self._looked)
@@ -259,7 +259,7 @@ class Candidate:
         if not self._standing:
             return
         if self.leading and not self._elector.is_leader(self._now()):
-            leaderpromises.a_confirmed_term_goes_on(self._process, self._now() - self.confirmed_at, TIMES)
+            leaderpromises.a_confirmed_term_goes_on(self._process, self.confirmed_at, self._now(), TIMES)
             self._lost()
         else:
             self._turn += 1

@@ -409,10 +409,11 @@ def name_of(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if code.co_filename in _FILES and code.co_name[0] not in "_<" and not code.co_name.startswith("check_"):
+        if code.co_filename in FILES and code.co_name[0] not in "_<" and not code.co_name.startswith("check_"):
             innermost = code.co_name
         trace = trace.tb_next
     return innermost if isinstance(error, AssertionError) else nobody_breaks_down.__name__
 
 
-_FILES = (__file__, leaderpromises.__file__, invariants.__file__)
+FILES = {__file__, leaderpromises.__file__, invariants.__file__}
+"""Where promises stand."""

@@ -32,7 +32,7 @@ from .logstore import fold, history
 from .network import End, Network
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-MANIFESTS = sorted(path.read_bytes() for path in EXAMPLES.glob("*/*.yaml"))
+MANIFESTS = sorted(path.read_bytes() for path in EXAMPLES.glob("*/*.yaml") if path.stem == path.parent.name)
 
 Edit = tuple[float, float, bytes]
 """From where to where (parts of the whole) the bytes are replaced by these."""

@@ -79,6 +79,7 @@ class Reconciler:
         leads: whether this replica may act, at this moment.
         milestone: told what a job's life has come to since the last look.
         now: seconds of the Unix epoch.
+        suffix: gives random ends for the names of pods.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Reconciler:
         leads: Callable[[], bool],
         milestone: Callable[[Milestones, Milestones], None] = lambda before, after: None,
         now: Callable[[], float] = time.time,
+        suffix: Callable[[], str] = lambda: "".join(secrets.choice(_SUFFIX) for _ in range(5)),
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -97,6 +99,7 @@ class Reconciler:
         self._leads = leads
         self._milestone = milestone
         self._now = now
+        self._suffix = suffix
         self._recorder = Recorder(cluster)
         self._memories: dict[JobKey, Memory] = {}
         self.failovers = 0
@@ -115,7 +118,7 @@ class Reconciler:
         self._note_milestones(memory, flinkjob)
         try:
             observed = await self._observe(job, flinkjob, memory)
-            made = plan(observed, now=self._now(), settings=self._settings, suffix=_suffix)
+            made = plan(observed, now=self._now(), settings=self._settings, suffix=self._suffix)
             memory.settled = dict(made.settled)
             await self._carry_out(made, job, flinkjob, memory)
         except AlreadyChanged as error:
@@ -227,12 +230,27 @@ class Reconciler:
                 await self._issue_secrets(job, flinkjob)
             for apply in made.applies:
                 await self._apply(apply, memory)
+            if made.creates:
+                await self._must_know_all_pods(job)
             await _all(self._create(manifest) for manifest in made.creates)
         except ApiRefused as error:
             memory.refused = str(error)
             memory.namespace_deleting = "being terminated" in memory.refused
             raise
         memory.refused, memory.namespace_deleting = "", False
+
+    async def _must_know_all_pods(self, job: JobKey) -> None:
+        """A pod that was made by a replica before this one, or whose answer was lost, must not be made once more under
+        another name because the watches are late.
+
+        Raises:
+            AlreadyChanged: there is a pod that the cache does not have yet.
+        """
+        listing = await self._cluster.list_metadata(POD, job.namespace, f"{names.JOB_LABEL}={job.name}")
+        known = {pod["metadata"]["uid"] for pod in self._cache.of_job(job, POD)}
+        unknown = [x["metadata"]["name"] for x in listing.items if x["metadata"]["uid"] not in known]
+        if unknown:
+            raise AlreadyChanged(f"the watches are late: nothing is known yet of the pod {unknown[0]}")
 
     async def _check_lease(self, job: JobKey, flinkjob: Manifest, memory: Memory) -> None:
         """Empty the Lease if its holder is certainly dead. The pod is read after the Lease: `leases`.
@@ -339,7 +357,3 @@ async def _all(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
     for outcome in await asyncio.gather(*map(limited, calls), return_exceptions=True):
         if outcome is not None:
             raise outcome
-
-
-def _suffix() -> str:
-    return "".join(secrets.choice(_SUFFIX) for _ in range(5))

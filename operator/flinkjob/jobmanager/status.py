@@ -29,6 +29,12 @@ MAX_TEXT = 1024
 LAG_STEP = 1000.0
 """A lag is told in steps of so many milliseconds: less than one is none, and a status must not change with each look."""
 
+_BEFORE_THE_END = {
+    JobStatus.FINISHED: JobStatus.RUNNING,
+    JobStatus.CANCELED: JobStatus.CANCELLING,
+    JobStatus.FAILED: JobStatus.FAILING,
+}
+
 
 def leader_status(leading: Leading) -> FlinkJobStatus | None:
     """What the leader says; None while it has nothing to say yet."""
@@ -36,7 +42,7 @@ def leader_status(leading: Leading) -> FlinkJobStatus | None:
     if graph is None:
         return None
     return FlinkJobStatus(
-        job_status=_job_status(graph),
+        job_status=_job_status(graph, _certain(leading, graph.status)),
         leader=LeaderStatus(pod=graph.leader, epoch=graph.epoch, since=timestamp(leading.since)),
         reconciling=graph.status is JobStatus.RECONCILING,
         running_tasks=dict(leading.running_tasks),
@@ -66,13 +72,19 @@ def timestamp(at_ms: int) -> str:
     return text.replace("+00:00", "Z")
 
 
-def _job_status(graph: ExecutionGraph) -> JobStatusInfo:
-    ended = graph.status_times.get(graph.status) if graph.status.terminal else None
-    failing = graph.status in (JobStatus.FAILING, JobStatus.FAILED)
+def _certain(leading: Leading, status: JobStatus) -> JobStatus:
+    """The job's status, or what it was before its end while that is not durable: upon that word the operator stops all."""
+    writer = leading.writer
+    return _BEFORE_THE_END[status] if status.terminal and writer is not None and writer.lag else status
+
+
+def _job_status(graph: ExecutionGraph, status: JobStatus) -> JobStatusInfo:
+    ended = graph.status_times.get(status) if status.terminal else None
+    failing = status in (JobStatus.FAILING, JobStatus.FAILED)
     counts = [sum(column) for column in zip(*(vertex.counts for vertex in graph.vertices), strict=True)]
     return JobStatusInfo(
         job_id=graph.job_graph.id,
-        state=graph.status.name,
+        state=status.name,
         start_time=timestamp(graph.started_at),
         end_time=timestamp(ended) if ended is not None else None,
         tasks=_counts(counts),

@@ -62,7 +62,11 @@ class AppendMedium:
             except FileExistsError:
                 epoch += 1
                 continue
-            return epoch
+            # A name that is free may have been trimmed away while this one slept or saw an old listing; the fence stays.
+            if epoch not in self._fences():
+                return epoch
+            self.remove_segment(Segment(epoch, 0))
+            epoch += 1
 
     def fence(self, epoch: int, leader: str) -> None:
         """See Medium: mark the fence of every lower number, of those too whose files a stale listing hides."""

@@ -68,7 +68,10 @@ class HdfsMedium:
                 continue
             with hdfs_errors():
                 file.close()
-            return epoch
+            # A name that is free may have been trimmed away while this one slept or saw an old listing; the fence stays.
+            if f"{epoch:010d}.fence" not in self._files.names("oplog"):
+                return epoch
+            self.remove_segment(Segment(epoch, 0))
 
     def fence(self, epoch: int, leader: str) -> None:
         """See Medium: first the marks, then the leases."""
