@@ -161,12 +161,14 @@ def machine_address() -> str | None:
 def running(**changes: Any) -> dict[str, Any]:
     """The status of a job that runs well."""
     counts = {"total": 4, "running": 3, "finished": 1}
+    leader = changes.get("leader", {"pod": "wordcount-jobmanager-0", "epoch": 1, "since": "2026-01-01T00:00:00Z"})
     return {
         "observedGeneration": 1,
         "tasks": "3/1/4",
         "failovers": 0,
         "reconciling": False,
-        "leader": {"pod": "wordcount-jobmanager-0", "epoch": 1, "since": "2026-01-01T00:00:00Z"},
+        "leader": leader,
+        "currentLeader": leader["pod"] if leader else None,
         "log": {"writable": True, "lagMs": 3.2},
         "jobManagers": {"wanted": 2, "ready": 2},
         "taskManagers": {"wanted": 2, "ready": 2},

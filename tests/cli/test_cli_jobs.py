@@ -118,6 +118,12 @@ class TestStatus:
         assert "Error count[1] failed: no space left" in lines
         assert "Leader none" in lines
 
+    def test_a_leader_that_is_gone_is_not_called_one(self, kubectl: Call, jobs: FlinkJobs) -> None:
+        jobs.create(status=running(currentLeader=None))
+        lines = [" ".join(line.split()) for line in kubectl("status", "wordcount").out.splitlines()]
+        assert "Leader none; the last was wordcount-jobmanager-0, epoch 1" in lines
+        assert kubectl("status").out.splitlines()[1].split()[2] == "-"
+
     def test_json_is_the_status_as_the_resource_has_it(self, kubectl: Call, jobs: FlinkJobs) -> None:
         jobs.create(status=running())
         one = kubectl("status", "wordcount", "--output", "json").json

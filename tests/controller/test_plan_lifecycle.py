@@ -208,6 +208,18 @@ def test_a_handover_that_the_operator_began_and_did_not_live_to_do_is_done(world
     assert world.status["leader"]["epoch"] == 2
 
 
+def test_a_handover_that_has_to_wait_for_a_standby_is_told_of_once(world: World) -> None:
+    world.kill("wordcount-jobmanager-1")
+    for nonce in (4, 5):
+        world.edit(failoverNonce=nonce)
+        world.reconcile()
+        world.reconcile()
+        assert world.status["handover"]["waiting"] == nonce
+    assert world.events.count("HandoverWaits") == 2
+    world.settle(ticks=8)
+    assert (world.status["handover"]["nonce"], world.status["leader"]["epoch"]) == (5, 2)
+
+
 def test_the_nonce_that_a_job_is_created_with_asks_for_nothing() -> None:
     world = World(flinkjob(failoverNonce=9))
     world.settle(ticks=8)

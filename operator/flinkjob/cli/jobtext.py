@@ -32,7 +32,7 @@ def jobs_table(jobs: Sequence[JobOnCluster], now: datetime, *, namespaces: bool)
             *((job.metadata.namespace,) if namespaces else ()),
             job.name,
             _state(job.state),
-            status.leader.pod if status.leader else "-",
+            status.current_leader or "-",
             str(status.leader.epoch) if status.leader else "-",
             status.tasks or "-",
             str(status.failovers or 0),
@@ -127,7 +127,8 @@ def failover_lines(failover: FailoverStatus) -> Iterator[str]:
 def progress_line(job: JobOnCluster) -> str:
     """The job in one line, for where there is no terminal."""
     status = job.status
-    leader = f"led by {status.leader.pod} in epoch {status.leader.epoch}" if status.leader else "without a leader"
+    leads = status.leader if status.current_leader else None
+    leader = f"led by {leads.pod} in epoch {leads.epoch}" if leads else "without a leader"
     counts = status.job_status.tasks if status.job_status else None
     tasks = f"{counts.running} running, {counts.finished} of {counts.total} finished" if counts else "no tasks yet"
     reconciling = ", reconciling" if status.reconciling else ""
@@ -175,11 +176,7 @@ def _facts(job: JobOnCluster, now: datetime) -> Table:
         table.add_row("Error", escape(told.error))
     if told and told.job_id:
         table.add_row("Job id", told.job_id)
-    leader = status.leader
-    if leader:
-        table.add_row("Leader", escape(f"{leader.pod}, epoch {leader.epoch}, for {span(now, leader.since)}"))
-    else:
-        table.add_row("Leader", "none")
+    table.add_row("Leader", escape(_leader(job, now)))
     table.add_row("JobManagers", _pods(status.job_managers))
     table.add_row("TaskManagers", _pods(status.task_managers))
     if status.tasks:
@@ -187,6 +184,15 @@ def _facts(job: JobOnCluster, now: datetime) -> Table:
     table.add_row("Log", _log(status.log))
     table.add_row("Failovers", str(status.failovers or 0))
     return table
+
+
+def _leader(job: JobOnCluster, now: datetime) -> str:
+    leader = job.status.leader
+    if leader is None:
+        return "none"
+    if not job.status.current_leader:
+        return f"none; the last was {leader.pod}, epoch {leader.epoch}"
+    return f"{leader.pod}, epoch {leader.epoch}, for {span(now, leader.since)}"
 
 
 def _conditions(conditions: Sequence[Condition], now: datetime) -> Table:
