@@ -207,7 +207,7 @@ class Run:
                 return cluster
         return None
 
-    def leader(self, *, but: str = "", not_pid: int = 0) -> Any:
+    def leader(self, *, but: str = "", not_pid: int = 0, deadline: float = DEADLINE) -> Any:
         """The entry of the JobManager that leads: it answers, and is neither of the given name nor process."""
 
         def leading() -> Any:
@@ -218,7 +218,7 @@ class Run:
                         return entry
             return None
 
-        return eventually(leading, f"somebody leads (not {but or not_pid or 'nobody'})")
+        return eventually(leading, f"somebody leads (not {but or not_pid or 'nobody'})", deadline)
 
     def standby(self) -> Any:
         """The entry of a JobManager that does not lead, and knows who does."""

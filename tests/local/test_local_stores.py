@@ -160,7 +160,8 @@ def test_a_leader_and_the_datanode_that_die_together_lose_nothing(start: Start, 
     back = threading.Thread(target=hdfs.start_datanode)
     back.start()
     back.join()
-    run.leader(but=dead["id"])
+    # The NameNode may have asked the DataNode that died to recover the log's last block; it asks again after 30 heartbeats.
+    run.leader(not_pid=dead["pid"], deadline=150.0)
     eventually(lambda: (run.progress() or {}).get("state") == "RUNNING", "the job goes on")
     assert all(alive(pid) for pid in pids_of(before))
     check_undisturbed(run, before, run.finish())

@@ -38,8 +38,9 @@ _FENCE_NAME = re.compile(r"(\d{10})\.fence")
 _SNAPSHOT_NAME = re.compile(r"(\d{20})\.snapshot")
 RECOVERY_PAUSE = 0.1
 """Seconds between two questions whether a lease has been recovered."""
-RECOVERY_DEADLINE = 60.0
-"""Seconds after which a file that HDFS does not close makes the log unavailable."""
+RECOVERY_DEADLINE = 120.0
+"""Seconds after which a file that HDFS does not close makes the log unavailable. If the DataNode that is to recover a block
+dies with it, the NameNode has another one do so after 30 heartbeats, which is 90 s by default."""
 
 
 class HdfsMedium:
