@@ -134,7 +134,12 @@ def test_a_leader_that_cannot_replay_the_log_does_not_lead(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    ("reason", "remedy"), [("JobInvalid", "correct the module"), ("StorageUnsupported", "name another")]
+    ("reason", "remedy"),
+    [
+        ("JobInvalid", "correct the module"),
+        ("StorageUnsupported", "name another"),
+        ("LogUnavailable", "JobManagers go on trying"),
+    ],
 )
 def test_whatever_keeps_the_elected_from_leading_is_told_for_what_it_is(world: World, reason: str, remedy: str) -> None:
     """Also in a run in which nobody has led yet, of which the status has no more than the id."""

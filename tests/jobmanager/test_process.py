@@ -284,6 +284,26 @@ async def test_a_damaged_log_makes_the_leader_wait_for_a_person(start: Start) ->
     assert segment.exists()
 
 
+async def test_why_the_log_cannot_be_opened_is_told_and_another_try_mends_it(start: Start) -> None:
+    first = await start("jm-0")
+    await first.end()
+    oplog = Path(first.job.storage.url) / "oplog"
+    away = oplog.rename(oplog.with_name("away"))
+    oplog.touch()
+    manager = (second := await start("jm-1", leads=False)).manager
+    await second.until(lambda: bool((leading := manager.leading()) and leading.problem))
+    leading = manager.leading()
+    assert leading is not None
+    assert (leading.reason, leading.graph) == ("LogUnavailable", None)
+    assert f"the operation log at {oplog.parent} cannot be opened" in leading.problem
+    assert manager.problem() == "", "nobody has to come"
+    assert (await second.get("/readyz"))[0] == 503
+    oplog.unlink()
+    away.rename(oplog)
+    await second.until(lambda: bool((leading := manager.leading()) and leading.graph and not leading.problem))
+    assert (await second.get("/readyz"))[0] == 200
+
+
 async def test_fail_to_replay_log_will_fall_back_to_start_a_new_job(start: Start) -> None:
     """Blink ``JobMasterFailoverTest.testFailToReplayLogWillFallBackToStartANewJob`` and FLIP-383
     ``BatchJobRecoveryTest.testReplayEventFailed``; here only where that is wanted. The damaged log is set aside, and what

@@ -164,10 +164,11 @@ class LogStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults
 
 
 class Trouble(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What keeps the JobManager that was elected from leading, until a person comes.
+    """What keeps the JobManager that was elected from leading: until a person comes, or until the storage answers again.
 
     Attributes:
-        reason: the reason that the condition Ready has for it: JobInvalid, StorageUnsupported or LogUnreadable.
+        reason: the reason that the condition Ready has for it: JobInvalid, StorageUnsupported, LogUnreadable or
+            LogUnavailable.
         message: what it is.
     """
 

@@ -50,6 +50,7 @@ REASONS: Mapping[str, str] = {
     "StorageUnsupported": "name another high-availability.storageDir, and change spec.restartNonce with it",
     "LogUnreadable": "mend the storage and delete the leader's pod, or set jobmanager.failover.on-corrupted-log: restart; "
     "tasks run on, and nothing is decided until then",
+    "LogUnavailable": "JobManagers go on trying; tasks run on meanwhile",
     "CleanupFailed": "see the log of the clean-up pod; with spec.deletionPolicy set to Retain the FlinkJob goes and its data "
     "stays",
     # Protected
@@ -74,7 +75,7 @@ ALARMING = frozenset(
     {
         "InvalidSpec", "NameTaken", "RefusedByApiServer", "PodsNotStarting", "VolumeNotShared", "ClaimMissing",
         "TaskManagersCrashing", "JobManagersCrashing", "LogUnreadable", "CleanupFailed",
-        "JobInvalid", "StorageUnsupported", "OneNodeOnly", "LogNotWritable", "LogLagging",
+        "JobInvalid", "StorageUnsupported", "LogUnavailable", "OneNodeOnly", "LogNotWritable", "LogLagging",
         "NoOperationLog", "JobFailed",
     }
 )  # fmt: skip

@@ -23,7 +23,7 @@ from flinkjob.graph.states import JobStatus
 from flinkjob.jobmanager.predecessor import Predecessor
 from flinkjob.jobmanager.rest_failovers import VERDICTS
 from flinkjob.jobmanager.status import log_status
-from flinkjob.jobmanager.surroundings import Leading
+from flinkjob.jobmanager.surroundings import LOG_UNAVAILABLE, Leading
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class NewsReader:
 
     def read(self, leading: Leading) -> Iterator[News]:
         """What has happened since the last call."""
-        if leading.problem != self._problem:
+        if leading.problem != self._problem and leading.reason != LOG_UNAVAILABLE:
             self._problem = leading.problem
             yield News("JobWaits", "Replay", f"The job waits for a person: {leading.problem}", "Warning")
         graph = leading.graph

@@ -39,6 +39,7 @@ from flinkjob.jobmanager.rest import add_rest_routes
 from flinkjob.jobmanager.rest_values import ConnectedTaskManager
 from flinkjob.jobmanager.surroundings import (
     JOB_INVALID,
+    LOG_UNAVAILABLE,
     LOG_UNREADABLE,
     STORAGE_UNSUPPORTED,
     Leading,
@@ -60,6 +61,9 @@ TEND_INTERVAL = 0.05
 
 PAUSE_BETWEEN_TERMS = 1.0
 """Seconds before a JobManager whose term broke down stands again."""
+
+TIME_TO_TELL = 1.5
+"""Seconds for which a leader that cannot open the log keeps the lease, so that the status says why nobody leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class JobManager:
         self._over = asyncio.Event()
         self._problem = ""
         self._reason = ""
+        self._outage = ""
         self._losses: deque[str] = deque(maxlen=10)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -205,13 +210,24 @@ class JobManager:
         except (CorruptedLog, IllegalOperation, InvalidInput, UnsupportedStorage) as error:
             self._problem, self._reason = str(error), _kind_of(error)
             logger.error("the job waits for a person: %s", error)
+        except LogUnavailable as error:
+            await self._give_up(term, error)
         except FlinkJobError as error:
             self._term_over(error)
         except Exception as error:
-            self._term_over(LogUnavailable(f"the term cannot begin: {error!r}"))
+            await self._give_up(term, LogUnavailable(f"the term cannot begin: {error!r}"))
         else:
             if term is self._term:
                 self._connections.lead(term)
+
+    async def _give_up(self, term: Term, error: LogUnavailable) -> None:
+        """Say why nobody leads, and let another one try."""
+        if term is self._term:
+            self._outage = str(error)
+            await asyncio.sleep(TIME_TO_TELL)
+            self._outage = ""
+        if term is self._term:
+            self._term_over(error)
 
     def _lost(self, reason: str) -> None:
         self._losses.append(reason)
@@ -315,7 +331,8 @@ class JobManager:
         if term is None or election is None:
             return None
         running = {worker.id: len(worker.tasks) for worker in term.master.workers} if term.master is not None else {}
-        told = (election.is_leader, term.since, term.graph, term.writer, self._problem, self._reason)
+        problem, reason = (self._outage, LOG_UNAVAILABLE) if self._outage else (self._problem, self._reason)
+        told = (election.is_leader, term.since, term.graph, term.writer, problem, reason)
         return Leading(*told, running, term.predecessor)
 
     def leader_address(self) -> str:

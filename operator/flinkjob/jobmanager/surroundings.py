@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 JOB_INVALID, STORAGE_UNSUPPORTED, LOG_UNREADABLE = "JobInvalid", "StorageUnsupported", "LogUnreadable"
 """The kinds of problems that another try would not mend."""
+LOG_UNAVAILABLE = "LogUnavailable"
+"""What keeps a leader from leading, and may have passed by the next try."""
 
 PAUSE_AFTER_BREAKDOWN = 5.0
 """Seconds before something that broke down beside the terms is tried again."""
@@ -41,7 +43,7 @@ class Leading:
         since: when it began, milliseconds.
         graph: the job; None before it has been replayed.
         writer: of the log; None where there is no log, or none yet.
-        problem: why nothing is led until a person comes; empty otherwise.
+        problem: why nothing is led, until a person comes or another try succeeds; empty otherwise.
         reason: what kind of problem that is; see `api.status.Trouble`.
         running_tasks: how many tasks each TaskManager has, by its id.
         predecessor: who held the lease before.
