@@ -133,10 +133,13 @@ class Kubernetes:
         """What a JobManager's REST API answers, asked through the API server."""
         return json.loads(self.kubectl("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:8081/proxy{path}"))
 
+    def holder(self, namespace: str, job: str) -> str:
+        """The process that holds the job's Lease, as pod, uid and a random part; empty if nobody does."""
+        return str(self.get(namespace, "lease", f"{job}-leader")["spec"].get("holderIdentity") or "")
+
     def leader(self, namespace: str, job: str) -> str:
         """The pod that holds the job's Lease; empty if nobody does."""
-        holder = self.get(namespace, "lease", f"{job}-leader")["spec"].get("holderIdentity") or ""
-        return str(holder).partition("_")[0]
+        return self.holder(namespace, job).partition("_")[0]
 
     def tasks(self, namespace: str, job: str) -> Tasks:
         """All tasks of a job that run at this moment."""
