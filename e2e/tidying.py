@@ -31,6 +31,8 @@ def tidy(kubernetes: Kubernetes) -> None:
         uninstall_operator(kubernetes)
     if "default" in mine:
         remove_tutorial(kubernetes)
+        # Whoever has applied it last, a release can take it for its own again.
+        kubernetes.kubectl("delete", "customresourcedefinition", "flinkjobs.flinkjob.io", "--ignore-not-found")
     if ours:
         kubernetes.kubectl("delete", "namespace", *ours, "--ignore-not-found", "--timeout=300s")
     kubernetes.kubectl("delete", "persistentvolume", _LABEL, "--timeout=120s")
