@@ -63,8 +63,9 @@ demo-k8s: cluster
 	PYTHONPATH=e2e:tests $(BIN)/python -m walkthrough docs/tutorial.md
 
 # The end-to-end suite on that cluster, without and with what takes long; first what can run at once, then what breaks the
-# cluster or the operator for everybody. `make e2e KUBECONFIG=FILE IMAGE=NAME STORAGE_CLASS=NAME` runs it on another cluster
-# that can pull the image and has a storage class with ReadWriteMany.
+# cluster or the operator for everybody. What fails is tried once more, by itself.
+# `make e2e KUBECONFIG=FILE IMAGE=NAME STORAGE_CLASS=NAME` runs it on another cluster that can pull the image and has a
+# storage class with ReadWriteMany.
 ifeq ($(origin KUBECONFIG),command line)
 e2e e2e-long: export E2E_KUBECONFIG = $(KUBECONFIG)
 e2e e2e-long: export E2E_IMAGE = $(IMAGE)
@@ -74,12 +75,11 @@ else
 e2e e2e-long: cluster
 endif
 E2E := $(BIN)/python -m pytest e2e --timeout 900 --durations 0 --durations-min 10
-e2e:
-	$(E2E) -n 4 -m "not alone and not long"
-	$(E2E) -m "alone and not long"
-e2e-long:
-	$(E2E) -n 4 -m "not alone"
-	$(E2E) -m alone
+AGAIN := $(E2E) --last-failed --last-failed-no-failures none
+e2e: QUICK := and not long
+e2e e2e-long:
+	$(E2E) -n 4 -m "not alone $(QUICK)" || $(AGAIN) -m "not alone $(QUICK)"
+	$(E2E) -m "alone $(QUICK)" || $(AGAIN) -m "alone $(QUICK)"
 
 # The long form of the tests with real processes: so many zombie leaders in a row. Ten minutes or so.
 chaos: $(READY)
@@ -129,9 +129,9 @@ crd: $(READY)
 chart: $(READY)
 	PYTHONPATH=tests:e2e $(BIN)/python -m chart.readme
 
-# The pages of docs/ that are made of something else: the FlinkJob's fields, the options, the metrics.
+# The pages of docs/ that are made of something else: the FlinkJob's fields, the options, the metrics, the figures.
 docs: $(READY)
-	cd tests && ../$(BIN)/python -m docs.generate
+	PYTHONPATH=tests:benchmarks $(BIN)/python -m docs.generate
 
 # Renews the locks: of development, of the image, of the fuzzer, and of what builds the package in the image. Needs uv.
 UV_LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
