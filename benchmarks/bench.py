@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,7 +33,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """What the figures were taken on, and when, and of what."""
     memory_kb = next(int(x.split()[1]) for x in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in x)
     cpus = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
     return {
@@ -42,8 +43,15 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         **{name: version(name) for name in ("msgspec", "aiohttp")},
-        "load_before": os.getloadavg()[0],
+        "load_before": round(os.getloadavg()[0], 1),
+        "at": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ from flinkjob.oplog.log import OperationLog
 
 HERE = Path(__file__).parent
 MAX_PARALLELISM = 32_768
+TASKMANAGERS = 50
 DEADLINE = 120.0
 
 
@@ -104,6 +105,9 @@ class Cluster:
     jobmanagers: dict[str, Process] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     simulated: list[asyncio.subprocess.Process] = field(default_factory=list)
+    heard: list[tuple[str, float]] = field(default_factory=list)
+    """What the simulated TaskManagers have told, and when it happened (milliseconds)."""
+    hearing: list["asyncio.Task[None]"] = field(default_factory=list)
 
     @property
     def lease(self) -> Path:
@@ -116,14 +120,30 @@ class Cluster:
         arguments += ["--lease-file", str(self.lease), "--set", f"high-availability.storageDir={self.directory / 'ha'}"]
         self.jobmanagers[name] = await start(name, arguments, log_file=self.directory / f"{name}.log")
 
-    async def start_taskmanagers(self, count: int, slots: int, *, processes: int = 1) -> None:
+    async def start_taskmanagers(self, count: int, slots: int, *, processes: int = 1, tell: bool = False) -> None:
         """Start simulated TaskManagers."""
         addresses = ",".join(f"127.0.0.1:{port}" for port in self.ports.values())
-        for number in range(processes):
-            command = [sys.executable, str(HERE / "simulated.py"), addresses, "--prefix", f"sim-{number}-"]
-            command += ["--count", str(count // processes), "--slots", str(slots)]
+        for _ in range(processes):
+            prefix = f"sim-{len(self.simulated)}-"
+            command = [sys.executable, str(HERE / "simulated.py"), addresses, "--prefix", prefix]
+            command += ["--count", str(count // processes), "--slots", str(slots), *(["--tell"] if tell else [])]
             process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
             self.simulated.append(process)
+            self.hearing.append(asyncio.create_task(self._hear(process)))
+
+    async def _hear(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            told = json.loads(line)
+            if "what" in told:
+                self.heard.append((told["what"], told["at"]))
+
+    async def told_since(self, at: float, what: str, count: int = 1) -> list[float]:
+        """When this has happened after that moment, once it has happened so often."""
+        async with asyncio.timeout(DEADLINE):
+            while len(times := sorted(when for told, when in self.heard if told == what and when > at)) < count:
+                await asyncio.sleep(0.01)
+        return times
 
     async def get(self, path: str) -> Any:
         """Ask the leader; None while nobody answers."""
@@ -146,35 +166,32 @@ class Cluster:
                 await asyncio.sleep(0.05)
 
     async def kill_leader(self) -> tuple[str, float, float]:
-        """kill -9 of the leader; its name, when it was dead, and when its lease had been emptied (milliseconds)."""
+        """kill -9 of the leader; its name, when it was dead, and when its lease had been emptied (milliseconds).
+
+        A task of the TaskManagers that were started first ends while nobody leads.
+        """
         record = read_lease(self.lease)
         assert record is not None
         leader = self.jobmanagers[record.holder]
         leader.send(signal.SIGKILL)
         await leader.ended()
         died = time.time() * 1000
+        self.simulated[0].send_signal(signal.SIGUSR1)
         await asyncio.to_thread(empty_lease, self.lease, leader.id)
         return leader.id, died, time.time() * 1000
 
-    async def failover(self, *, running: int) -> dict[str, float]:
-        """Kill the leader and take the time, in milliseconds, of what follows; then have a standby again."""
+    async def fail_over(self) -> tuple[float, float, dict[str, Any]]:
+        """Kill the leader, and have a standby again once another has decided.
+
+        Returns: when the leader was dead, when its lease had been emptied (milliseconds), and what its successor says.
+        """
         before = (await self.get("/failovers"))["failover-count"]
         leader, died, emptied = await self.kill_leader()
         async with asyncio.timeout(DEADLINE):
             while (told := await self.get("/failovers")) is None or told["failover-count"] <= before:
                 await asyncio.sleep(0.02)
-        latest = told["failovers"][-1]
         await self.start_jobmanager(leader)
-        return {
-            "gap": latest["decided-at"] - died,
-            "detect": emptied - died,
-            "elect": latest["started-at"] - emptied,
-            "replay": latest["replay-ms"],
-            "reconnect_and_reconcile": latest["reconcile-ms"],
-            "replayed_operations": latest["replayed-operations"],
-            "continued": latest["verdicts"]["continued"],
-            "running": running,
-        }
+        return died, emptied, told["failovers"][-1]
 
     async def stop(self) -> None:
         """End everything."""
@@ -182,6 +199,8 @@ class Cluster:
             if process.returncode is None:
                 process.kill()
             await process.wait()
+        for task in self.hearing:
+            await task
         for jobmanager in self.jobmanagers.values():
             await jobmanager.stop(5.0)
 
@@ -207,19 +226,43 @@ async def cluster(*, past: int, held: int, snapshot: bool) -> AsyncIterator[Clus
 
 
 async def _failovers(*, operations: int, snapshot: bool, kills: int, running: int = 1_000) -> dict[str, Any]:
-    async with cluster(past=operations // 3, held=running, snapshot=snapshot) as made:
-        await made.start_taskmanagers(50, running // 50, processes=2)
-        await made.until_running(running)
+    """In each, one task more than those ends while nobody leads, and one waits for its slot: the first to be deployed."""
+    async with cluster(past=operations // 3, held=running + 1 + kills, snapshot=snapshot) as made:
+        await made.start_taskmanagers(1, 1, tell=True)
+        await made.start_taskmanagers(TASKMANAGERS, running // TASKMANAGERS, processes=2, tell=True)
+        await made.until_running(running + 1)
         seen = []
         for _ in range(kills):
-            seen.append(await made.failover(running=running))
-            await made.until_running(running)
+            seen.append(await _one_failover(made))
+            await made.until_running(running + 1)
             await asyncio.sleep(2.0)  # the next standby has to be up before it is needed
     return {
         "kills": kills,
-        "gaps_ms": [round(one["gap"]) for one in seen],
+        "running": running,
+        "runs": seen,
         **{name: round(statistics.median(one[name] for one in seen), 1) for name in seen[0]},
         "continued_least": min(one["continued"] for one in seen),
+    }
+
+
+async def _one_failover(made: Cluster) -> dict[str, float]:
+    """What became of the tasks, and the phases in milliseconds."""
+    died, emptied, told = await made.fail_over()
+    replayed = told["started-at"] + told["replay-ms"]
+    registered = (await made.told_since(died, "registered", TASKMANAGERS + 1))[-1]
+    # The leader has a TaskManager's report before that one has the answer.
+    registered = min(registered, told["decided-at"])
+    deployed = (await made.told_since(died, "deployed"))[0]
+    return {
+        "gap": deployed - died,
+        "detect": emptied - died,
+        "elect": told["started-at"] - emptied,
+        "replay": told["replay-ms"],
+        "reconnect": registered - replayed,
+        "reconcile": told["decided-at"] - registered,
+        "first_decision": deployed - told["decided-at"],
+        "replayed_operations": told["replayed-operations"],
+        "continued": told["verdicts"]["continued"],
     }
 
 
@@ -236,8 +279,8 @@ def failover(kills: int = 7) -> dict[str, Any]:
     }
 
 
-async def _storm(taskmanagers: int) -> dict[str, Any]:
-    async with cluster(past=0, held=taskmanagers, snapshot=False) as made:
+async def _storm(taskmanagers: int, *, kills: int = 3) -> dict[str, Any]:
+    async with cluster(past=0, held=taskmanagers + kills, snapshot=False) as made:
         async with asyncio.timeout(DEADLINE):
             while await made.get("/progress") is None:
                 await asyncio.sleep(0.05)
@@ -247,11 +290,17 @@ async def _storm(taskmanagers: int) -> dict[str, Any]:
         await made.start_taskmanagers(taskmanagers, 1, processes=2)
         await made.until_running(taskmanagers)
         full = _rss_mb(made.jobmanagers[record.holder].pid)
-        seen = await made.failover(running=taskmanagers)
+        settled = []
+        for _ in range(kills):
+            died, _, told = await made.fail_over()
+            settled.append((told["decided-at"] - died) / 1000)
+            await made.until_running(taskmanagers)
+            await asyncio.sleep(2.0)
     return {
         "storm_taskmanagers": taskmanagers,
-        "storm_settled_s": seen["gap"] / 1000,
-        "storm_continued": seen["continued"],
+        "storm_settled_s": round(statistics.median(settled), 2),
+        "storm_settled_s_runs": [round(one, 2) for one in settled],
+        "storm_continued": told["verdicts"]["continued"],
         "memory_per_taskmanager_kb": (full - empty) * 1024 / taskmanagers,
     }
 

@@ -1,13 +1,16 @@
 """Simulated TaskManagers: the real protocol, core and connections, with slots that run nothing.
 
 Many of them live in one process, so that one machine can show what a JobManager does with thousands. A task of a vertex
-named ``hold…`` runs until it is cancelled; every other task finishes at once.
+named ``hold…`` runs until it is cancelled; every other task finishes at once. With ``--tell``, registrations and deployments
+are printed as they happen, one JSON object a line, and SIGUSR1 has one held task finish.
 """
 
 import argparse
 import asyncio
 import json
+import signal
 import sys
+import time
 from collections.abc import Callable
 
 import aiohttp
@@ -21,12 +24,32 @@ from flinkjob.worker.dialing import Dialer
 from flinkjob.worker.protocol import AttemptId, Deployment
 from flinkjob.worker.taskexecutor import TaskExecutor
 
+Tell = Callable[[str], None]
+
+
+def print_at_once(what: str) -> None:
+    """Say what has happened, and when."""
+    print(json.dumps({"what": what, "at": time.time() * 1000}), flush=True)
+
+
+class TellingDialer(Dialer):
+    """Tells of each registration."""
+
+    def __init__(self, addresses: tuple[str, ...], tell: Tell) -> None:
+        super().__init__(addresses)
+        self._tell = tell
+
+    def registered(self) -> None:
+        super().registered()
+        self._tell("registered")
+
 
 class SimulatedSlots:
     """Stands where a TaskManager has its worker processes."""
 
-    def __init__(self, on_event: Callable[[ev.Event], None], counts: dict[str, int]) -> None:
+    def __init__(self, on_event: Callable[[ev.Event], None], counts: dict[str, int], tell: Tell) -> None:
         self._on_event = on_event
+        self._tell = tell
         self._counts = counts
         self._attempts: dict[int, AttemptId] = {}
         self._held: set[int] | None = None
@@ -42,9 +65,15 @@ class SimulatedSlots:
         attempt = deployment.attempt
         self._attempts[index] = attempt
         self._counts["started"] += 1
+        self._tell("deployed")
         self._on_event(ev.Started(attempt))
         if attempt.vertex not in self._held:
             self._on_event(ev.Finished(attempt))
+
+    def finish_one(self) -> None:
+        """End a held attempt as if its work were done."""
+        _, attempt = self._attempts.popitem()
+        self._on_event(ev.Finished(attempt))
 
     def give_split(self, index: int, number: int, split: InputSplit | None) -> None:
         """Nobody asks for splits."""
@@ -61,11 +90,18 @@ class SimulatedSlots:
         """Nothing is left."""
 
 
-async def run(jobmanagers: tuple[str, ...], count: int, slots: int, prefix: str) -> dict[str, int]:
+async def run(jobmanagers: tuple[str, ...], count: int, slots: int, prefix: str, tell: Tell) -> dict[str, int]:
     """Run the TaskManagers to the end of the job; returns how many attempts were started and cancelled."""
     counts = {"started": 0, "cancelled": 0}
+    made: list[SimulatedSlots] = []
     connector = aiohttp.TCPConnector(limit=0)
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: made[0].finish_one())
+
+    def make_slots(on_event: Callable[[ev.Event], None]) -> SimulatedSlots:
+        made.append(SimulatedSlots(on_event, counts, tell))
+        return made[-1]
+
     async with aiohttp.ClientSession(connector=connector, timeout=CALL_TIMEOUT) as session:
 
         async def one(number: int) -> None:
@@ -77,7 +113,7 @@ async def run(jobmanagers: tuple[str, ...], count: int, slots: int, prefix: str)
                 now=int(loop.time() * 1000),
                 reconnection_timeout_ms=600_000,
             )
-            agent = Agent(executor, lambda on_event: SimulatedSlots(on_event, counts), Dialer(jobmanagers))  # type: ignore[arg-type, return-value]  # stands in for Slots
+            agent = Agent(executor, make_slots, TellingDialer(jobmanagers, tell))  # type: ignore[arg-type]  # stands in for Slots
             await agent.run(session)
 
         await asyncio.gather(*(one(number) for number in range(count)))
@@ -91,8 +127,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--prefix", default="simulated-")
+    parser.add_argument("--tell", action="store_true")
     options = parser.parse_args()
-    counts = asyncio.run(run(tuple(options.jobmanagers.split(",")), options.count, options.slots, options.prefix))
+    tell: Tell = print_at_once if options.tell else lambda what: None
+    jobmanagers = tuple(options.jobmanagers.split(","))
+    counts = asyncio.run(run(jobmanagers, options.count, options.slots, options.prefix, tell))
     json.dump(counts, sys.stdout)
 
 

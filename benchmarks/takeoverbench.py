@@ -30,8 +30,10 @@ def take_over(job: Job, epoch: int) -> float:
     told = job.failover(epoch)
     assert told["verdicts"]["restarted"] == 0, told
     job.holding(epoch)
-    detected = datetime.fromisoformat(told["detectedAt"]).timestamp()
-    return detected + float(told["gapMs"]) / 1000 - began
+    # Not the gap: that one began with the old leader's last sign of life.
+    replay_began = datetime.fromisoformat(told["detectedAt"]).timestamp()
+    taken_ms = float(told.get("replayMs", 0)) + float(told.get("reconcileMs", 0))
+    return replay_began + taken_ms / 1000 - began
 
 
 def main() -> None:

@@ -8,7 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TASKS = 30_000
+VERTICES = 4
+PARALLELISM = 30_000
+TASKS = VERTICES * PARALLELISM
+"""So many that the start of the processes does not count for much."""
 SLOTS = 32
 RUNS = 5
 
@@ -20,8 +23,8 @@ spec:
   taskManager: {replicas: 2}
   job:
     vertices:
-      - {name: noop, parallelism: %d, task: {python: "noop:noop"}}
 """
+VERTEX = '      - {name: noop%d, parallelism: %d, task: {python: "noop:noop"}}\n'
 
 
 def _run(directory: Path, store: str) -> float:
@@ -37,7 +40,8 @@ def tasks() -> dict[str, Any]:
     """With the log and without it, in turn, so that both see the same machine."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        (directory / "noop.yaml").write_text(MANIFEST % TASKS)
+        vertices = "".join(VERTEX % (number, PARALLELISM) for number in range(VERTICES))
+        (directory / "noop.yaml").write_text(MANIFEST + vertices)
         (directory / "noop.py").write_text("def noop(context):\n    pass\n")
         _run(directory, "none")
         with_log, without = [], []
