@@ -144,7 +144,7 @@ class Agent:
     async def _dial(self, session: aiohttp.ClientSession) -> None:
         while not self._executor.stopping:
             address, socket = await first_answer(
-                self._dialer, partial(self._call, session), aiohttp.ClientWebSocketResponse.close
+                self._dialer, partial(self._call, session), lambda socket: socket.close()
             )
             await self._serve(Connection(socket, decode_from_jobmanager), address)
 
