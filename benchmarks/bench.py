@@ -72,7 +72,7 @@ def main() -> None:
     if options.peers:
         results.update(peers.peers())
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    report.write(results)
+    report.write()
 
 
 if __name__ == "__main__":

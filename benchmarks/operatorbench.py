@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import report
 from bench import machine
 
 from cluster.tools import TOOLS
@@ -333,6 +334,7 @@ def main() -> None:
         for count in options.counts or [200, 1000]:
             results[str(count)] = asyncio.run(round_of(server, count, Path(directory)))
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+            report.write()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``docs/benchmarks.md`` and its pictures, made of ``results.json``."""
+"""``docs/benchmarks.md`` and its pictures, made of ``results.json`` and ``operator.json``."""
 
 import html
 import json
@@ -35,9 +35,9 @@ PHASES = [
 ]
 
 
-def write(results: dict[str, Any]) -> None:
+def write() -> None:
     """Write the page and the pictures."""
-    for name, text in pages(results).items():
+    for name, text in pages(json.loads((HERE / "results.json").read_text())).items():
         (DOCS / name).write_text(text)
 
 
@@ -163,4 +163,4 @@ def _bars(title: str, bars: list[tuple[str, list[tuple[float, str]]]], form: str
 
 
 if __name__ == "__main__":
-    write(json.loads((HERE / "results.json").read_text()))
+    write()

@@ -12,6 +12,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import report
+
 from cluster.kindcluster import need
 from cluster.projectimage import IMAGE
 from cluster.tools import provide
@@ -56,6 +58,7 @@ def main() -> None:
     results["takeover_s"] = round(statistics.median(seconds), 2)
     results["takeover_s_all"] = [round(each, 2) for each in sorted(seconds)]
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    report.write()
     print(f"takeover: median {results['takeover_s']} s of {results['takeover_s_all']}")
 
 
