@@ -3,6 +3,7 @@
 import asyncio
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,13 @@ def life(job: JobGraph) -> Iterator[ops.Operation]:
             yield ops.TaskFinished(vertex.index, subtask, 0, at, partition)
 
 
-def log(operations: int) -> dict[str, float]:
+def log(operations: int, *, runs: int = 5) -> dict[str, float]:
+    """The medians of several runs of `_log`."""
+    taken = [_log(operations) for _ in range(runs)]
+    return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
+
+
+def _log(operations: int) -> dict[str, float]:
     """Append real operations to a log on local disk until they are durable, then replay them into a graph."""
     job = job_of(operations // 3)
     written = list(life(job))
@@ -120,8 +127,8 @@ def decide(tasks: int, *, slots: int = 64) -> float:
 
 def scaling() -> dict[str, float]:
     """What a task costs the JobMaster in a job of 100,000 tasks, against one of 1,000."""
-    small = min(decide(1_000) for _ in range(9)) / 1_000
-    large = min(decide(100_000) for _ in range(2)) / 100_000
+    small = statistics.median(decide(1_000) for _ in range(15)) / 1_000
+    large = statistics.median(decide(100_000) for _ in range(5)) / 100_000
     return {
         "cost_per_task_us_1k": small * 1e6,
         "cost_per_task_us_100k": large * 1e6,
