@@ -207,22 +207,22 @@ class JobManager:
     async def _open(self, term: Term) -> None:
         try:
             await term.open()
-        except (CorruptedLog, IllegalOperation, InvalidInput, UnsupportedStorage) as error:
-            self._problem, self._reason = str(error), _kind_of(error)
-            logger.error("the job waits for a person: %s", error)
-        except LogUnavailable as error:
-            await self._give_up(term, error)
-        except FlinkJobError as error:
-            self._term_over(error)
         except Exception as error:
-            await self._give_up(term, LogUnavailable(f"the term cannot begin: {error!r}"))
+            if term is self._term:
+                await self._cannot_lead(term, error)
         else:
             if term is self._term:
                 self._connections.lead(term)
 
-    async def _give_up(self, term: Term, error: LogUnavailable) -> None:
-        """Say why nobody leads, and let another one try."""
-        if term is self._term:
+    async def _cannot_lead(self, term: Term, error: Exception) -> None:
+        """Wait for a person where another try would not mend it; else let another one try."""
+        if isinstance(error, CorruptedLog | IllegalOperation | InvalidInput | UnsupportedStorage):
+            self._problem, self._reason = str(error), _kind_of(error)
+            logger.error("the job waits for a person: %s", error)
+            return
+        if not isinstance(error, FlinkJobError):
+            error = LogUnavailable(f"the term cannot begin: {error!r}")
+        if isinstance(error, LogUnavailable):
             self._outage = str(error)
             await asyncio.sleep(TIME_TO_TELL)
             self._outage = ""
