@@ -273,7 +273,7 @@ class Job:
 
     def starts(self, vertex: str = "hold") -> dict[int, int]:
         """How often each task of a vertex has begun, as they have written it themselves."""
-        script = f"cd {self.gate} && grep -c '' {vertex}-*.starts"
+        script = f"cd {self.gate} && grep -cH '' {vertex}-*.starts"
         lines = self.in_pod(self._any_pod(), "sh", "-c", script).splitlines()
         found = dict(line.rsplit(":", 1) for line in lines)
         return {
