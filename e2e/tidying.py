@@ -66,6 +66,10 @@ def _mend(kubernetes: Kubernetes, nodes: Cluster) -> None:
         nodes.on_node(node, "systemctl", "start", "kubelet")
     eventually(lambda: kubernetes.kubectl("get", "--raw", "/readyz"), "the API server is ready", patience=180)
     kubernetes.kubectl("uncordon", *nodes.workers())
+    # After an outage of the API server kube-proxy may go on without the Service of the API server itself.
+    proxy = ("--namespace=kube-system", "daemonset/kube-proxy")
+    kubernetes.kubectl("rollout", "restart", *proxy)
+    kubernetes.kubectl("rollout", "status", *proxy, "--timeout=180s")
     kubernetes.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=180s")
 
 
