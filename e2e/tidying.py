@@ -66,7 +66,9 @@ def _mend(kubernetes: Kubernetes, nodes: Cluster) -> None:
         nodes.on_node(node, "systemctl", "start", "kubelet")
     eventually(lambda: kubernetes.kubectl("get", "--raw", "/readyz"), "the API server is ready", patience=180)
     kubernetes.kubectl("uncordon", *nodes.workers())
-    # After an outage of the API server kube-proxy may go on without the Service of the API server itself.
+    # Once one change of its table has failed, kube-proxy loses Services one by one, that of the API server among them.
+    for node in nodes.nodes():
+        nodes.on_node(node, "sh", "-c", "nft delete table ip kube-proxy || true")
     proxy = ("--namespace=kube-system", "daemonset/kube-proxy")
     kubernetes.kubectl("rollout", "restart", *proxy)
     kubernetes.kubectl("rollout", "status", *proxy, "--timeout=180s")
