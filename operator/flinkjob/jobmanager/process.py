@@ -202,6 +202,7 @@ class JobManager:
             ),
         )
         self._term = term
+        self._problem = self._outage = ""  # of an earlier term
         self._opening = asyncio.create_task(self._open(term))
 
     async def _open(self, term: Term) -> None:
