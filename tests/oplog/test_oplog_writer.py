@@ -35,7 +35,7 @@ class Outcome:
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that only waiting moves; what is to happen meanwhile happens in the thread that waits."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,11 +45,11 @@ class Time:
     def clock(self) -> float:
         return self.now
 
-    async def sleep(self, seconds: float) -> None:
+    def wait(self, event: threading.Event, seconds: float) -> bool:
         self.now += seconds
         self.pauses.append(seconds)
         self.on_pause()
-        await asyncio.sleep(0)
+        return event.is_set()
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def open_writer(
         flush_interval=flush_interval,
         retry_deadline=retry_deadline,
         clock=time.clock if time else monotonic,
-        sleep=time.sleep if time else asyncio.sleep,
+        wait=time.wait if time else threading.Event.wait,
     )
 
 
@@ -107,6 +107,11 @@ def failing_sync(monkeypatch: pytest.MonkeyPatch, error: int = errno.EIO) -> Cal
 
     monkeypatch.setattr(os, "fdatasync", fail)
     return lambda: monkeypatch.setattr(os, "fdatasync", real)
+
+
+async def ended(writer: LogWriter) -> None:
+    """The writer's thread is over."""
+    await asyncio.to_thread(writer._committer._thread.join)
 
 
 async def test_operations_get_lsns_at_once_and_are_durable_later(medium: AppendMedium) -> None:
@@ -157,6 +162,21 @@ async def test_what_arrives_during_a_commit_becomes_the_next_block(
     gate.open.set()
     await writer.close()
     assert outcome.durable == [1, 101]
+
+
+async def test_the_next_block_is_begun_without_the_loop(medium: AppendMedium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that is busy with decisions does not leave the disk idle."""
+    gate = Gate(monkeypatch)
+    outcome = Outcome()
+    writer = open_writer(medium, outcome)
+    for lsn in (1, 2):
+        writer.append(ops(lsn, 1))
+        gate.arrived.wait()  # the loop is not given a chance to run
+        gate.arrived.clear()
+        gate.open.set()
+    assert outcome.durable == []
+    await writer.close()
+    assert outcome.durable == [1, 2]
 
 
 async def test_a_block_is_bounded_in_operations_and_in_bytes(medium: AppendMedium) -> None:
@@ -322,6 +342,22 @@ async def test_a_store_that_does_not_answer_is_given_up_too(
     assert outcome.durable == []
 
 
+async def test_a_store_that_answers_after_it_was_given_up_gets_no_further_block(
+    medium: AppendMedium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    outcome = Outcome()
+    writer = open_writer(medium, outcome, retry_deadline=0.01)
+    writer.append(ops(1, 1))
+    await asyncio.to_thread(gate.arrived.wait)
+    writer.append(ops(2, 1))
+    await outcome.failed.wait()
+    gate.open.set()
+    await ended(writer)
+    assert replayed(medium) == ops(1, 1)
+    assert outcome.durable == []
+
+
 async def test_a_deposed_leader_is_told_at_once_and_acknowledges_nothing(medium: AppendMedium) -> None:
     outcome, time = Outcome(), Time()
     writer = open_writer(medium, outcome, time)
@@ -386,14 +422,16 @@ async def test_an_abandoned_writer_tells_nobody_and_does_not_go_on_trying(
     failing_sync(monkeypatch)
     abandoned = asyncio.Event()
 
-    def on_pause() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def abandon() -> None:
         writer.abandon()
         abandoned.set()
 
-    time.on_pause = on_pause
+    time.on_pause = lambda: asyncio.run_coroutine_threadsafe(abandon(), loop).result()
     writer.append(ops(1, 3))
     await abandoned.wait()
-    await writer._task
+    await ended(writer)
     assert len(time.pauses) == 1
     assert (outcome.durable, outcome.failures) == ([], [])
     with pytest.raises(LogUnavailable, match="term is over"):

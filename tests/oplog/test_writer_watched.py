@@ -12,26 +12,27 @@ import pytest
 from flinkjob.api.errors import Deposed, LogUnavailable
 from flinkjob.graph.operations import Operation
 from flinkjob.oplog.append import AppendMedium
+from flinkjob.oplog.committer import WRITE_BUCKETS, WriteStatistics
 from flinkjob.oplog.log import OperationLog
-from flinkjob.oplog.writer import WRITE_BUCKETS, LogWriter, WriteStatistics
+from flinkjob.oplog.writer import LogWriter
 
 from .leaders import Leader, operation
 
 
 class Clock:
-    """Moved by hand, and by each sleep."""
+    """Moved by hand, and by each wait."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.on_sleep: Callable[[], None] = lambda: None
+        self.on_wait: Callable[[], None] = lambda: None
 
     def __call__(self) -> float:
         return self.now
 
-    async def sleep(self, seconds: float) -> None:
+    def wait(self, event: threading.Event, seconds: float) -> bool:
         self.now += seconds
-        self.on_sleep()
-        await asyncio.sleep(0)
+        self.on_wait()
+        return event.is_set()
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def open_writer(medium: AppendMedium, clock: Clock) -> LogWriter:
     log = OperationLog.open(medium, "jm")
     assert list(log.replay()) == []
     return log.writer(
-        on_durable=lambda lsn: None, on_failed=lambda error: None, clock=clock, sleep=clock.sleep, retry_deadline=60.0
+        on_durable=lambda lsn: None, on_failed=lambda error: None, clock=clock, wait=clock.wait, retry_deadline=60.0
     )
 
 
@@ -79,7 +80,7 @@ async def test_failed_writes_are_counted_and_their_time_belongs_to_the_block(
         if writer.statistics.failures == 3:
             monkeypatch.setattr(os, "fdatasync", real)
 
-    clock.on_sleep = repair
+    clock.on_wait = repair
     monkeypatch.setattr(os, "fdatasync", fail)
     await writer.wait_durable(writer.append(ops(1, 1)))
     assert (writer.statistics.blocks, writer.statistics.failures) == (1, 3)

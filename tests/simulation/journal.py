@@ -3,9 +3,9 @@
 Each of these steps is a call of its own, so that the process can die, or a successor come, between any two of them. A write
 that failed is repeated in a new segment, byte by byte, as the log's appenders do.
 
-What a thread does in the product (``oplog.lane``) goes on here, too, when nobody waits for it any more: a writer that has
-been abandoned, or has given up on a store that hangs, may still write, sync and store a snapshot, and only its answer is
-nobody's.
+What a thread does in the product (``oplog.committer``, ``oplog.lane``) goes on here, too, when nobody waits for it any
+more: a writer that has been abandoned, or has given up on a store that hangs, may still write, sync and store a snapshot,
+and only its answer is nobody's.
 """
 
 from collections import deque

@@ -11,7 +11,7 @@ JOBMANAGER = (
     "claimed", "fenced", "looked", "replayed", "settled", "opened",
     # term.dispatch, and the effects that go on in the background
     "decided", "appended", "released", "splits found", "partitions checked", "result stored",
-    # oplog.writer: a block
+    # oplog.committer: a block
     "block made", "torn", "written", "synced", "checked", "segment begun", "given up",
     # oplog.writer: a snapshot
     "snapshot made", "snapshot stored", "rolled", "trimmed",

@@ -22,7 +22,8 @@ from flinkjob.jobmanager.rest_values import ConnectedTaskManager
 from flinkjob.jobmanager.surroundings import Leading
 from flinkjob.jobmaster.reconciliation import REASON_CLASSES, reason_class
 from flinkjob.jobmaster.verdicts import Verdict
-from flinkjob.oplog.writer import WRITE_BUCKETS, LogWriter
+from flinkjob.oplog.committer import WRITE_BUCKETS
+from flinkjob.oplog.writer import LogWriter
 
 PREFIX = "flinkjob_jobmanager_"
 

@@ -13,9 +13,9 @@ A new leader acts on nothing, not on what it has replayed either, before its own
 another successor might continue the log from an earlier point.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from threading import Event
 
 from flinkjob.api.errors import Deposed, LogUnavailable, StorageError
 from flinkjob.oplog.medium import Medium
@@ -77,7 +77,7 @@ class OperationLog:
         flush_interval: float = 0.0,
         retry_deadline: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wait: Callable[[Event, float], bool] = Event.wait,
     ) -> LogWriter:
         """Go on where the replay ended; the arguments are LogWriter's. To be called once, within a running loop.
 
@@ -100,7 +100,7 @@ class OperationLog:
             flush_interval=flush_interval,
             retry_deadline=retry_deadline,
             clock=clock,
-            sleep=sleep,
+            wait=wait,
         )
 
     def set_aside(self) -> str:
