@@ -75,15 +75,17 @@ class ExecutionGraph:
         try:
             _APPLY[type(operation)](self, operation)
         except (IndexError, OverflowError) as error:
-            raise IllegalOperation(
-                f"operation {self.lsn + 1}, {operation!r}, is out of the graph's range: {error}"
-            ) from None
+            raise self._out_of_range(operation, error) from None
         self.lsn += 1
 
     def apply_all(self, operations: Iterable[ops.Operation]) -> None:
-        """``apply`` for each, in order."""
+        """``apply`` for each, in order; those before one that does not fit have been applied."""
         for operation in operations:
-            self.apply(operation)
+            try:
+                _APPLY[type(operation)](self, operation)
+            except (IndexError, OverflowError) as error:
+                raise self._out_of_range(operation, error) from None
+            self.lsn += 1
 
     # What people and rooms above ask
 
@@ -136,11 +138,17 @@ class ExecutionGraph:
     def _illegal(self, operation: ops.Operation, why: str) -> IllegalOperation:
         return IllegalOperation(f"operation {self.lsn + 1}, {operation!r}, does not apply: {why}")
 
+    def _out_of_range(self, operation: ops.Operation, error: Exception) -> IllegalOperation:
+        return IllegalOperation(f"operation {self.lsn + 1}, {operation!r}, is out of the graph's range: {error}")
+
     def _checked(
         self, operation: ops.TaskStateChanged | ops.TaskFinished | ops.TaskFailed, new: int
     ) -> ExecutionJobVertex:
         """The operation's vertex, once it is certain that the attempt is the present one and may become ``new``."""
-        vertex, subtask = self._place(operation, operation.vertex, operation.subtask)
+        index, subtask = operation.vertex, operation.subtask
+        if index < 0 or subtask < 0:
+            raise self._nowhere(operation, index, subtask)
+        vertex = self.vertices[index]
         if vertex.attempt[subtask] != operation.attempt:
             raise self._illegal(operation, f"the present attempt is {vertex.attempt[subtask]}")
         old = vertex.state[subtask]
@@ -149,10 +157,13 @@ class ExecutionGraph:
         return vertex
 
     def _place(self, operation: ops.Operation, vertex: int, subtask: int) -> tuple[ExecutionJobVertex, int]:
-        # Negative indexes would count from the end in Python; here they are nonsense.
         if vertex < 0 or subtask < 0 or vertex >= len(self.vertices) or subtask >= self.vertices[vertex].parallelism:
-            raise self._illegal(operation, f"there is no subtask {subtask} of vertex {vertex}")
+            raise self._nowhere(operation, vertex, subtask)
         return self.vertices[vertex], subtask
+
+    def _nowhere(self, operation: ops.Operation, vertex: int, subtask: int) -> IllegalOperation:
+        # Negative indexes would count from the end in Python; here they are nonsense.
+        return self._illegal(operation, f"there is no subtask {subtask} of vertex {vertex}")
 
     def _epoch_started(self, operation: ops.EpochStarted) -> None:
         if operation.epoch <= self.epoch:
@@ -208,23 +219,26 @@ class ExecutionGraph:
         vertex.splits_taken = last
 
     def _task_deploying(self, operation: ops.TaskDeploying) -> None:
-        vertex, subtask = self._place(operation, operation.vertex, operation.subtask)
+        index, subtask, taskmanager = operation.vertex, operation.subtask, operation.taskmanager
+        if index < 0 or subtask < 0:
+            raise self._nowhere(operation, index, subtask)
+        vertex = self.vertices[index]
         old = vertex.state[subtask]
         if old != _CREATED or vertex.attempt[subtask] != operation.attempt:
             raise self._illegal(operation, f"attempt {vertex.attempt[subtask]} is {_STATES[old].name}")
-        if not 0 <= operation.taskmanager < len(self.taskmanagers) or self.taskmanagers[operation.taskmanager].removed:
+        if taskmanager < 0 or self.taskmanagers[taskmanager].removed:
             raise self._illegal(operation, "no such TaskManager is registered")
         vertex.deployed_at[subtask] = operation.at
         vertex.since[subtask] = operation.at
-        vertex.taskmanager[subtask] = operation.taskmanager
+        vertex.taskmanager[subtask] = taskmanager
         vertex.state[subtask] = _DEPLOYING
         counts = vertex.counts
         counts[_CREATED] -= 1
         counts[_DEPLOYING] += 1
 
     def _task_state_changed(self, operation: ops.TaskStateChanged) -> None:
-        new = int(operation.state)
-        if new in (_FINISHED, _FAILED, _DEPLOYING, _CREATED):
+        new = operation.state
+        if new != _RUNNING and new in (_FINISHED, _FAILED, _DEPLOYING, _CREATED):
             raise self._illegal(operation, "that state has an operation of its own")
         vertex = self._checked(operation, new)
         self._move(vertex, operation.subtask, new, operation.at)
