@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from typing import TypeVar
 import aiohttp
 import pytest
 
-from flinkjob.api.errors import InvalidInput, InvalidOption
+from flinkjob.api.errors import CorruptedLog, InvalidInput, InvalidOption
 from flinkjob.api.flinkjob import parse_manifest
+from flinkjob.election.filestore import empty_lease
 from flinkjob.graph.states import ExecutionState
 from flinkjob.jobmanager.job import Job
 from flinkjob.jobmanager.process import JobManager, JobManagerOptions
 from flinkjob.jobmanager.result import decode_result
+from flinkjob.oplog.log import OperationLog
+from flinkjob.oplog.storage import JobStorage
 from flinkjob.rpc.codec import decode_from_jobmanager
 from flinkjob.rpc.connection import TASKMANAGER_PATH, Connection, client_socket
 from flinkjob.worker import protocol as msg
@@ -304,6 +308,49 @@ async def test_why_the_log_cannot_be_opened_is_told_and_another_try_mends_it(sta
     assert (await second.get("/readyz"))[0] == 200
 
 
+async def test_a_trouble_does_not_outlast_its_term(start: Start) -> None:
+    first = await start("jm-0")
+    await first.end()
+    segment = sorted((Path(first.job.storage.url) / "oplog").glob("*.log"))[0]
+    sound = segment.read_bytes()
+    segment.write_bytes(b"\0" * 20 + sound)
+    second = await start("jm-1", leads=False)
+    await second.until(lambda: bool(second.manager.problem()))
+    segment.write_bytes(sound)
+    assert empty_lease(Path(second.job.storage.url) / "lease.json", "jm-1")
+    await second.until(lambda: second.manager.graph() is not None)
+    assert second.manager.problem() == ""
+    assert (await second.get("/readyz"))[0] == 200
+
+
+async def test_a_term_that_fails_to_begin_after_the_next_one_has_says_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, hanging, go_on = OperationLog.open, threading.Event(), threading.Event()
+
+    def fails_late(storage: JobStorage, leader: str) -> OperationLog:
+        if hanging.is_set():
+            return real(storage, leader)
+        hanging.set()
+        go_on.wait()
+        raise CorruptedLog("the log cannot be read")
+
+    monkeypatch.setattr(OperationLog, "open", fails_late)
+    running = await start(leads=False)
+    manager = running.manager
+    await asyncio.to_thread(hanging.wait)
+    late = manager._opening
+    assert late is not None
+    assert empty_lease(Path(running.job.storage.url) / "lease.json", "jm-0")
+    await running.until(lambda: manager.graph() is not None)
+    go_on.set()
+    await asyncio.wait([late])
+    leading = manager.leading()
+    assert leading is not None
+    assert leading.graph is not None
+    assert leading.problem == manager.problem() == ""
+
+
 async def test_fail_to_replay_log_will_fall_back_to_start_a_new_job(start: Start) -> None:
     """Blink ``JobMasterFailoverTest.testFailToReplayLogWillFallBackToStartANewJob`` and FLIP-383
     ``BatchJobRecoveryTest.testReplayEventFailed``; here only where that is wanted. The damaged log is set aside, and what
@@ -330,8 +377,6 @@ async def test_fail_to_replay_log_will_fall_back_to_start_a_new_job(start: Start
 
 
 async def test_a_leader_whose_epoch_is_over_gives_way(start: Start) -> None:
-    from flinkjob.oplog.log import OperationLog
-
     running = await start()
     log = await asyncio.to_thread(OperationLog.open, running.job.storage, "usurper")
     assert log.epoch == 2
@@ -346,8 +391,6 @@ async def test_connection_after_regaining_leadership(start: Start) -> None:
     """Blink ``JobMasterTest.testResourceManagerConnectionAfterRegainingLeadership``: there is no ResourceManager here, so
     it is the TaskManagers' connections that the same process takes up in its second term, and their tasks.
     """
-    from flinkjob.oplog.log import OperationLog
-
     again = await start()
     async with again.peer() as peer:
         peer.register()
