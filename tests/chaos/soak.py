@@ -6,6 +6,7 @@ seed gives the same faults in the same order; when they strike is the machine's 
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -313,12 +314,13 @@ def _check(run: Run, told: Any, deeds: Deeds, log: FollowedLog, scratch: Path, r
 
 
 def _processes_of(path: Path) -> Iterator[str]:
-    """Processes that were started for a job: its directory is among their arguments."""
-    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+    """Processes that were started for a job: its directory is among their arguments, or they print into a file there."""
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = cmdline.read_text().split("\0")
-            if any(word.startswith(f"{path}/") for word in words):
-                yield f"{cmdline.parent.name} ({' '.join(words[:5])} …)"
+            words = (process / "cmdline").read_text().split("\0")
+            outputs = (os.readlink(process / "fd" / number) for number in "12")
+            if any(word.startswith(f"{path}/") for word in itertools.chain(words, outputs)):
+                yield f"{process.name} ({' '.join(words[:5])} …)"
 
 
 def main() -> None:

@@ -19,9 +19,14 @@ from pathlib import Path
 from flinkjob import Split
 
 
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def begin(context):
     path = Path(context.args["dir"]) / f"{context.vertex}-{context.subtask}-{context.attempt}.mark"
-    mark = {"pid": os.getpid(), "taskmanager": os.getppid(), "began": ""}
+    # It has been forked by the fork server, whose parent is the TaskManager.
+    mark = {"pid": os.getpid(), "taskmanager": parent_of(os.getppid()), "began": ""}
     with path.open("a") as file:
         file.write(json.dumps(mark) + "\\n")
 

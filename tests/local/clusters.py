@@ -33,10 +33,15 @@ def gated(context):
     go_on(context)
 
 
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def tell(context):
     directory = Path(context.args["dir"])
     began = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    mark = {"pid": os.getpid(), "taskmanager": os.getppid(), "began": began}
+    # It has been forked by the fork server, whose parent is the TaskManager.
+    mark = {"pid": os.getpid(), "taskmanager": parent_of(os.getppid()), "began": began}
     with (directory / f"{context.vertex}-{context.subtask}-{context.attempt}.mark").open("a") as file:
         file.write(json.dumps(mark) + "\\n")
 

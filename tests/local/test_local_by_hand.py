@@ -13,6 +13,7 @@ import pytest
 
 from docs.blocks import ROOT, run_by
 from flinkjob.api.flinkjob import job_id
+from taskmanager.scripted import children_of
 
 from .clusters import DEADLINE, GatedJob, eventually, get
 
@@ -141,9 +142,9 @@ def test_the_readmes_commands_run_its_job(
 
 def test_a_taskmanager_goes_when_it_is_told_to(shell: Shell, ports: list[int]) -> None:
     taskmanager = shell("taskmanager", "--jobmanagers", f"127.0.0.1:{ports[0]}")
-    children = Path(f"/proc/{taskmanager.pid}/task/{taskmanager.pid}/children")
-    eventually(lambda: children.read_text().split(), "it has started its worker process")
-    (worker,) = map(int, children.read_text().split())
+    (server,) = eventually(lambda: children_of(taskmanager.pid), "it has started its fork server")
+    (worker,) = eventually(lambda: children_of(server), "that has forked its worker process")
     taskmanager.terminate()
     assert taskmanager.wait(DEADLINE) == 0
     assert not Path(f"/proc/{worker}").exists()
+    assert not Path(f"/proc/{server}").exists()

@@ -29,6 +29,6 @@ def test_the_package_itself_loads_nothing() -> None:
     assert not {name for name in loaded_by("import flinkjob") if name.startswith("flinkjob.")}
 
 
-def test_a_worker_process_loads_little() -> None:
+def test_the_fork_server_and_so_a_worker_process_loads_little() -> None:
     heavy = {"aiohttp", "asyncio", "fsspec", "click", "rich", "yaml", "subprocess", "traceback"}
-    assert not heavy & loaded_by("import flinkjob.taskmanager.runner")
+    assert not heavy & loaded_by("import flinkjob.taskmanager.forkserver")

@@ -24,6 +24,7 @@ from taskmanager.scripted import (
     TaskManagerProcess,
     appears,
     attempt,
+    children_of,
     gone,
     graph_of,
     is_running,
@@ -461,16 +462,13 @@ async def test_a_killed_taskmanager_leaves_no_process(
     peer.deploy(*ids)
     pids = [int(pid) for pid in (await appears(tmp_path / "stubborn-0-0")).split()]
     pids.append(int(await appears(tmp_path / "polite-0-0")))
-    sessions = children_of(process.pid)
+    (server,) = children_of(process.pid)
+    sessions = children_of(server)
     assert len(sessions) == 3
     assert set(pids) <= {pid for session in sessions for pid in members_of(session)}
     process.kill()
-    await gone(*pids, *sessions)
+    await gone(*pids, *sessions, server)
     assert [members_of(session) for session in sessions] == [[], [], []]
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command makes the certificates")

@@ -1,23 +1,23 @@
-"""A worker process, as its TaskManager holds it: started, talked to, killed, collected.
+"""A worker process, as its TaskManager holds it: forked, talked to, killed, collected.
 
-The end of the process is learnt from the kernel (a pidfd), not from the channel: a child that the task forked could hold the
-channel open. It is collected only after everything that it has started has been killed, so that its id is nobody else's
-meanwhile.
+It can be talked to before it exists; signals to it are kept until it does. Its end is learnt from the kernel (a pidfd), not
+from the channel: a child that the task forked could hold the channel open. It is collected only after everything that it
+has started has been killed, so that its id is nobody else's meanwhile.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from typing import BinaryIO
 
 from flinkjob.api.errors import ProtocolViolation
 from flinkjob.taskmanager.channel import FrameSplitter, Ready, ToRunner, encode
-from flinkjob.taskmanager.processes import MARK, describe_exit, kill_members
+from flinkjob.taskmanager.forkchannel import Fork
+from flinkjob.taskmanager.forking import ForkServer
+from flinkjob.taskmanager.processes import await_end, describe_exit, kill_members
 from flinkjob.worker.events import FromRunner
 
 _READ_BYTES = 1 << 18
@@ -27,11 +27,13 @@ class RunnerProcess:
     """One worker process; to be made in a running event loop.
 
     Args:
+        server: forks and collects it.
         module_dir: where the tasks' modules are.
         scratch: a directory of its own, for command tasks.
-        log: where its standard output and standard error go.
+        log: the file to which its standard output and standard error are appended.
         on_message: called with each of its messages.
-        on_end: called once, with words for how it ended, whether by itself or killed; not after ``collect``.
+        on_end: called once, with words for how it ended, whether by itself or killed, or why it could not be started; not
+            after ``collect``, and not before the constructor has returned.
 
     Raises:
         OSError: it could not be started.
@@ -39,47 +41,51 @@ class RunnerProcess:
 
     def __init__(
         self,
+        server: ForkServer,
         *,
         module_dir: str,
         scratch: str,
-        log: BinaryIO,
+        log: str,
         on_message: Callable[["RunnerProcess", FromRunner | Ready], None],
         on_end: Callable[["RunnerProcess", str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._server = server
         self._on_message = on_message
         self._on_end = on_end
         self._splitter = FrameSplitter()
         self._unsent = bytearray()
         self._nonsense = ""
         self._mark = secrets.token_hex(8)
+        self._pid: int | None = None
+        self._process = -1
+        self._signalled: signal.Signals | None = None
         self._socket, theirs = socket.socketpair()
-        descriptor = str(theirs.fileno())
-        # -P keeps the current directory out of the modules' search path.
-        command = [sys.executable, "-P", "-m", "flinkjob.taskmanager.runner", descriptor, module_dir, scratch]
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, MARK: self._mark},
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
-            except OSError:
-                self._socket.close()
-                raise
+        try:
+            # Commands read there again what they have written.
+            output = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError:
+            self._socket.close()
+            theirs.close()
+            raise
         self._socket.setblocking(False)
-        self._end = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._socket, self._on_readable)
-        self._loop.add_reader(self._end, self._on_exit)
+        server.fork(
+            Fork(module_dir, scratch, self._mark),
+            (theirs.detach(), output),
+            forked=self._on_forked,
+            failed=self._on_failed,
+        )
 
     @property
-    def pid(self) -> int:
-        """The process's id, which is its session's too."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The process's id, which is its session's too; None before it is forked and after its end."""
+        return self._pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended: what is sent to it is lost, and ``on_end`` has told it or is about to."""
+        return self._pid is None and self._socket.fileno() < 0
 
     def send(self, message: ToRunner) -> None:
         """Send a message; whether the process still reads it shows in its end."""
@@ -99,16 +105,39 @@ class RunnerProcess:
 
     def terminate(self) -> None:
         """Tell the process and its group to stop (SIGTERM)."""
-        os.killpg(self.pid, signal.SIGTERM)
+        if self._pid is None:
+            self._signalled = self._signalled or signal.SIGTERM
+            return
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and is not the fork server's any more
+            os.killpg(self._pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it with everything that it has started; ``on_end`` follows."""
-        kill_members(self.pid, self._mark)
+        if self._pid is None:
+            self._signalled = signal.SIGKILL
+        else:
+            kill_members(self._pid, self._mark)
 
     def collect(self) -> None:
-        """Kill it and wait for its end, without another word to anybody."""
+        """Kill it and wait for its end, without another word to anybody. Its fork server is to be closed then."""
         self.kill()
-        self._close()
+        self._hang_up()
+        if self._process >= 0:
+            self._loop.remove_reader(self._process)
+            await_end(self._process)
+            os.close(self._process)
+
+    def _on_forked(self, pid: int, process: int) -> None:
+        self._pid, self._process = pid, process
+        self._loop.add_reader(process, self._on_exit)
+        if self._signalled is signal.SIGTERM:
+            self.terminate()
+        elif self._signalled is not None:
+            self.kill()
+
+    def _on_failed(self, reason: str) -> None:
+        self._hang_up()
+        self._on_end(self, f"its worker process cannot be started: {reason}")
 
     def _on_readable(self) -> None:
         try:
@@ -145,8 +174,17 @@ class RunnerProcess:
         # Its last words may still be in the channel.
         while not self._nonsense and self._has_data():
             self._on_readable()
-        code = self._close()
-        self._on_end(self, self._nonsense or f"its worker process {describe_exit(code)}")
+        self.kill()
+        self._hang_up()
+        self._loop.remove_reader(self._process)
+        assert self._pid is not None
+        pid, self._pid = self._pid, None
+        self._server.collect(pid, self._process, self._on_collected)
+
+    def _on_collected(self, code: int | None) -> None:
+        os.close(self._process)
+        how = describe_exit(code) if code is not None else "ended, and nobody knows how: its fork server is dead, too"
+        self._on_end(self, self._nonsense or f"its worker process {how}")
 
     def _has_data(self) -> bool:
         try:
@@ -154,11 +192,8 @@ class RunnerProcess:
         except OSError:
             return False
 
-    def _close(self) -> int:
-        kill_members(self.pid, self._mark)
-        self._loop.remove_reader(self._end)
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
-        os.close(self._end)
-        self._socket.close()
-        return self._process.wait()
+    def _hang_up(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket.close()

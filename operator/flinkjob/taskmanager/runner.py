@@ -8,6 +8,7 @@ SIGTERM means that the present task is to stop. It raises TaskCancelled in the m
 code runs: a message must not be cut in two, nor the end of a task be mistaken.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -195,20 +196,19 @@ def die_with_taskmanager(control: socket.socket) -> None:
     kill_members(os.getsid(0), os.environ.get(MARK, ""))
 
 
-def main() -> None:
-    """The process: arguments are the control channel's descriptor, the module directory and the scratch directory."""
-    descriptor, module_dir, scratch = sys.argv[1:4]
-    control = socket.socket(fileno=int(descriptor))
+def main(control: socket.socket, module_dir: str, scratch: str) -> None:
+    """All that the process does until its TaskManager is gone.
+
+    Args:
+        control: the control channel's end.
+        module_dir: where the tasks' modules are.
+        scratch: directory for command tasks, this process's own.
+    """
     control.set_inheritable(False)
     threading.Thread(target=die_with_taskmanager, args=(control,), daemon=True).start()
     for stream in (sys.stdout, sys.stderr):
         # The process ends by a signal sooner or later; what a task has printed must not be lost with it.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    try:
+    with contextlib.suppress(TaskManagerGone):
         Runner(RunnerChannel(control), module_dir=module_dir, scratch=scratch).run()
-    except TaskManagerGone:
-        kill_members(os.getsid(0), os.environ.get(MARK, ""))
-
-
-if __name__ == "__main__":
-    main()
+    kill_members(os.getsid(0), os.environ.get(MARK, ""))

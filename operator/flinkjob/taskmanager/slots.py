@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from flinkjob.graph.operations import InputSplit
 from flinkjob.taskmanager.channel import Ready, Run, Setup, SplitGiven
+from flinkjob.taskmanager.forking import ForkServer
 from flinkjob.taskmanager.process import RunnerProcess
 from flinkjob.worker.events import Cancelled, Failed, Finished, FromRunner, ProcessDied, Started
 from flinkjob.worker.protocol import AttemptId, Deployment
@@ -45,6 +46,7 @@ class Slots:
         self._work_dir = work_dir
         self._module_dir = module_dir
         self._on_event = on_event
+        self._server: ForkServer | None = None
         self._living: set[RunnerProcess] = set()
         self._slots = [_Slot(index) for index in range(count)]
 
@@ -59,7 +61,7 @@ class Slots:
         slot = self._slots[index]
         slot.attempt = deployment.attempt
         try:
-            process = slot.process or self._spawn(slot)
+            process = slot.process if slot.process is not None and not slot.process.ended else self._spawn(slot)
         except OSError as error:
             self._end(slot, ProcessDied(deployment.attempt, f"its worker process cannot be started: {error.strerror}"))
             return
@@ -90,7 +92,7 @@ class Slots:
             process.kill()
 
     def pids(self) -> list[int | None]:
-        """The process of each slot, by id."""
+        """The process of each slot, by id; None where there is none, or none yet."""
         return [slot.process.pid if slot.process is not None else None for slot in self._slots]
 
     def close(self) -> None:
@@ -98,6 +100,9 @@ class Slots:
         for process in self._living:
             process.collect()
         self._living.clear()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         for slot in self._slots:
             slot.process = None
 
@@ -111,11 +116,17 @@ class Slots:
             if process is slot.process:
                 self._lose(slot, cause)
 
+        if self._server is None or self._server.ended:
+            self._server = ForkServer()
         scratch = os.path.join(self._work_dir, f"slot-{slot.index}")
-        with open(f"{scratch}.log", "a+b") as log:
-            process = RunnerProcess(
-                module_dir=self._module_dir, scratch=scratch, log=log, on_message=on_message, on_end=on_end
-            )
+        process = RunnerProcess(
+            self._server,
+            module_dir=self._module_dir,
+            scratch=scratch,
+            log=f"{scratch}.log",
+            on_message=on_message,
+            on_end=on_end,
+        )
         slot.process, slot.ready, slot.setup = process, False, None
         self._living.add(process)
         return process
