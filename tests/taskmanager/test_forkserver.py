@@ -1,7 +1,10 @@
 """The fork server, and worker processes that are forked from it."""
 
 import asyncio
+import contextlib
+import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -25,9 +28,9 @@ from flinkjob.taskmanager.forkchannel import (
     socket_pair,
 )
 from flinkjob.taskmanager.forking import ForkServer
-from flinkjob.taskmanager.processes import UNMARKED, members_of
+from flinkjob.taskmanager.processes import UNMARKED, await_end, members_of
 from flinkjob.taskmanager.slots import SlotEvent, Slots
-from flinkjob.worker.events import Cancelled, Finished, ProcessDied, Started
+from flinkjob.worker.events import Finished, ProcessDied, Started
 from flinkjob.worker.protocol import Deployment
 from taskmanager.scripted import appears, attempt, children_of, gone, graph_of, is_running
 
@@ -151,6 +154,7 @@ async def test_all_worker_processes_are_forked_from_one_fork_server(bench: Bench
     server = await bench.server()
     assert parent_of(server) == os.getpid()
     assert sorted(children_of(server)) == sorted(pids)
+    assert len(os.listdir(f"/proc/{server}/task")) == 1, "a fork would leave other threads behind"
     assert len({server, os.getsid(server), os.getsid(0), *map(os.getsid, pids)}) == 4, "each leads a session of its own"
 
 
@@ -220,8 +224,7 @@ async def test_a_process_that_is_killed_before_it_is_forked_ends(bench: Bench) -
 async def test_a_process_that_is_cancelled_before_it_is_forked_ends_and_is_replaced(bench: Bench) -> None:
     bench.start(0, "waits")
     bench.slots.cancel(0)
-    event = await bench.end()
-    assert isinstance(event, (ProcessDied, Cancelled))
+    assert not isinstance(await bench.end(), Finished)
     bench.start(0, "quick")
     assert isinstance(await bench.end(), Finished)
 
@@ -292,6 +295,39 @@ async def test_what_the_fork_server_was_asked_for_when_it_died_fails(tmp_path: P
     for _ in range(3):
         assert (await failed.get()).startswith("the fork server was killed by SIGKILL")
     assert server.ended
+
+
+# Descriptors that cannot be had
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open nothing for the length of a block."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_a_process_whose_descriptor_does_not_arrive_fails_and_is_collected(tmp_path: Path) -> None:
+    server = ForkServer()
+    told: asyncio.Queue[str] = asyncio.Queue()
+    control, theirs = socket.socketpair()
+    server.fork(
+        Fork(str(tmp_path), str(tmp_path / "scratch"), "0" * 16),
+        (theirs.detach(), os.open(os.devnull, os.O_RDWR)),
+        forked=lambda pid, process: told.put_nowait(f"forked {pid}"),
+        failed=told.put_nowait,
+    )
+    with no_more_files():
+        assert await told.get() == os.strerror(errno.EMFILE)
+    (pid,) = children_of(server.pid)
+    control.close()
+    while Path(f"/proc/{pid}").exists():
+        await asyncio.sleep(0)
+    server.close()
 
 
 # Without a TaskManager
@@ -389,3 +425,15 @@ async def test_what_is_wrong_with_a_worker_process_stands_in_its_log(asked: Aske
     send(asked.channel, Collect(pid))
     assert asked.answer() == Collected(1)
     assert "Traceback" in (tmp_path / "log").read_text()
+
+
+# Orphans
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -9 $$", -9)])
+def test_the_exit_code_of_a_process_that_has_become_the_callers_is_known(script: str, code: int) -> None:
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", script], os.environ)
+    process = os.pidfd_open(pid)
+    assert await_end(process) == code
+    assert await_end(process) is None
+    os.close(process)

@@ -54,7 +54,7 @@ def _printable(text: str) -> str:
 
 def _calls(error: BaseException, *, known: bool) -> list[str]:
     """The calls from the task's own code on, the outermost first."""
-    import traceback  # only failures need it, and a worker process is to start fast
+    import traceback  # only failures need it, and the fork server is to start fast
 
     calls = list(traceback.walk_tb(error.__traceback__))
     theirs = list(dropwhile(_is_ours, calls))

@@ -5,7 +5,6 @@ that it has forked live on: their TaskManager talks to them and learns of their 
 """
 
 import asyncio
-import contextlib
 import errno
 import os
 import subprocess
@@ -44,6 +43,8 @@ class _Errand:
 
 class ForkServer:
     """One process; to be made in a running event loop.
+
+    Nobody is called back before ``fork`` has returned, and nobody after ``close``.
 
     Raises:
         OSError: it could not be started.
@@ -135,7 +136,7 @@ class ForkServer:
             self._ask(_Errand(Collect(pid), (), done))
 
     def close(self) -> None:
-        """Part with it, and wait until it and all worker processes that it has forked have ended; they have been told to."""
+        """Part with it, and wait for its end, which comes after those of the worker processes: they have been told to go."""
         if not self.ended:
             self._close()
 
@@ -162,18 +163,22 @@ class ForkServer:
             errand.done(answer, received)
             self._ask_next()
 
-    def _on_answer(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            if received := receive_answer(self._channel):
-                self._hear(*received)
-            else:
-                self._loop.remove_reader(self._channel)
+    def _on_answer(self) -> bool:
+        """Hear an answer, and say whether there was one."""
+        try:
+            received = receive_answer(self._channel)
+        except BlockingIOError:
+            return False
+        if received is None:
+            self._loop.remove_reader(self._channel)
+            return False
+        self._hear(*received)
+        return True
 
     def _on_exit(self) -> None:
         # Its last answers may still be in the channel.
-        with contextlib.suppress(BlockingIOError):
-            while received := receive_answer(self._channel):
-                self._hear(*received)
+        while self._on_answer():
+            pass
         for errand in self._close():
             errand.done(None, [])
 
@@ -186,7 +191,7 @@ class ForkServer:
         self._how_ended = describe_exit(self._process.wait())
         for errand in self._errands:
             errand.drop_descriptors()
-        left = [self._sent, *self._errands] if self._sent is not None else []
+        left = [errand for errand in (self._sent, *self._errands) if errand is not None]
         self._sent = None
         self._errands.clear()
         return left

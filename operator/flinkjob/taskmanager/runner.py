@@ -1,8 +1,8 @@
 """A worker process: it runs one task after another for its TaskManager.
 
-It is started once per slot and lives as long as its tasks behave, so that a task costs a message and not a process. It
-leads a session of its own, to which everything that its tasks start belongs, and it never outlives its TaskManager: a
-thread waits for the control channel to hang up, and then kills it with all that it has started.
+It is forked once per slot, by the fork server, and lives as long as its tasks behave, so that a task costs a message and not
+a process. It leads a session of its own, to which everything that its tasks start belongs, and it never outlives its
+TaskManager: a thread waits for the control channel to hang up, and then kills it with all that it has started.
 
 SIGTERM means that the present task is to stop. It raises TaskCancelled in the main thread, but only while the task's own
 code runs: a message must not be cut in two, nor the end of a task be mistaken.
@@ -197,10 +197,10 @@ def die_with_taskmanager(control: socket.socket) -> None:
 
 
 def main(control: socket.socket, module_dir: str, scratch: str) -> None:
-    """All that the process does until its TaskManager is gone.
+    """All that the process does; it is killed when its TaskManager is gone.
 
     Args:
-        control: the control channel's end.
+        control: its end of the control channel.
         module_dir: where the tasks' modules are.
         scratch: directory for command tasks, this process's own.
     """
