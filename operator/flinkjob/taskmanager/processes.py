@@ -35,15 +35,15 @@ def describe_exit(code: int) -> str:
 def take_mark(mark: str) -> None:
     """Mark this process, just forked from an unmarked one, and so all that it starts."""
     os.environ[MARK] = mark
-    # What /proc tells is not that, but the memory in which the first environment lies, and after a fork its copy. Where that
-    # is not told or cannot be written, only daemons that it forks and that execute nothing could get away.
+    # /proc tells of the memory in which a program found its environment, whatever has changed since; a fork copies that. Where
+    # it is not told or cannot be written, daemons that are forked and execute nothing could get away, and only they.
     with contextlib.suppress(OSError, ValueError):
         _rewrite_first_environment(f"{MARK}={UNMARKED}".encode(), f"{MARK}={mark}".encode())
 
 
 def _rewrite_first_environment(entry: bytes, replacement: bytes) -> None:
     start, end = map(int, _stat("self")[_ENV_START : _ENV_START + 2])
-    offset = b"\0".join((b"", _proc("self", "environ"))).find(b"\0" + entry)
+    offset = (b"\0" + _proc("self", "environ")).find(b"\0" + entry)
     if offset >= 0 and len(entry) == len(replacement) <= end - start - offset:
         memory = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
         try:
