@@ -56,9 +56,7 @@ def _fork_worker(channel: socket.socket, request: Fork, control: int, log: int) 
     try:
         pid = os.fork()
         if not pid:
-            channel.close()
-            os.close(begun)
-            _be_worker(request, control, log, begins)
+            _be_worker(request, control, log, begins, others=(channel.detach(), begun))
     finally:
         os.close(begins)
         # Whoever knows the process may kill its session: that must exist. The pipe's end is closed when it does.
@@ -67,14 +65,15 @@ def _fork_worker(channel: socket.socket, request: Fork, control: int, log: int) 
     return pid, os.pidfd_open(pid)
 
 
-def _be_worker(request: Fork, control: int, log: int, begins: int) -> NoReturn:
+def _be_worker(request: Fork, control: int, log: int, begins: int, *, others: tuple[int, ...]) -> NoReturn:
     try:
+        os.dup2(log, sys.stdout.fileno())
+        os.dup2(log, sys.stderr.fileno())
+        for descriptor in (log, *others):
+            os.close(descriptor)
         os.setsid()
         take_mark(request.mark)
         os.close(begins)
-        os.dup2(log, sys.stdout.fileno())
-        os.dup2(log, sys.stderr.fileno())
-        os.close(log)
         runner.main(socket.socket(fileno=control), request.module_dir, request.scratch)
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -35,8 +35,8 @@ def describe_exit(code: int) -> str:
 def take_mark(mark: str) -> None:
     """Mark this process, just forked from an unmarked one, and so all that it starts."""
     os.environ[MARK] = mark
-    # /proc tells of the memory in which a program found its environment, whatever has changed since; a fork copies that. Where
-    # it is not told or cannot be written, daemons that are forked and execute nothing could get away, and only they.
+    # /proc tells of the memory in which a program found its environment, whatever has changed since; a fork copies that.
+    # Where it is not told or cannot be written, daemons that are forked and execute nothing could get away, and only they.
     with contextlib.suppress(OSError, ValueError):
         _rewrite_first_environment(f"{MARK}={UNMARKED}".encode(), f"{MARK}={mark}".encode())
 
