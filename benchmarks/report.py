@@ -78,7 +78,16 @@ def _page(results: dict[str, Any]) -> str:
     for label, key, unit, form in ROWS:
         if results.get(key) is not None:
             lines.append(f"| {label} | {form.format(results[key])} {unit} |")
-    lines += ["", "![No-op tasks per second](benchmarks-tasks.svg)", ""]
+    runs = len(results["noop_tasks_per_s_runs"])
+    lines += [
+        "",
+        f"A run of no-op tasks is {results['noop_tasks']:,} of them on {results['noop_taskmanagers']} TaskManagers with "
+        f"{results['noop_slots']} slots in all,",
+        f"by the time from the job's start to its end; {runs} pairs of runs, with the log first and without it first in turn.",
+        "",
+        "![No-op tasks per second](benchmarks-tasks.svg)",
+        "",
+    ]
     lines += _failover(results)
     lines += _operator(json.loads((HERE / "operator.json").read_text()))
     return "\n".join(lines).rstrip() + "\n"

@@ -12,15 +12,16 @@ VERTICES = 8
 PARALLELISM = 30_000
 TASKS = VERTICES * PARALLELISM
 """So many that the start of the processes does not count for much."""
+TASKMANAGERS = 2
 SLOTS = 64
 RUNS = 7
 
-MANIFEST = """
+MANIFEST = f"""
 apiVersion: flinkjob.io/v1alpha1
 kind: FlinkJob
-metadata: {name: noop}
+metadata: {{name: noop}}
 spec:
-  taskManager: {replicas: 2}
+  taskManager: {{replicas: {TASKMANAGERS}}}
   job:
     vertices:
 """
@@ -52,6 +53,8 @@ def tasks() -> dict[str, Any]:
     with_log, without = rates["filesystem"], rates["none"]
     return {
         "noop_tasks": TASKS,
+        "noop_taskmanagers": TASKMANAGERS,
+        "noop_slots": TASKMANAGERS * SLOTS,
         "noop_tasks_per_s": round(statistics.median(with_log)),
         "noop_tasks_per_s_runs": [round(one) for one in with_log],
         "noop_tasks_per_s_without_log": round(statistics.median(without)),
