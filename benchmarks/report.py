@@ -83,7 +83,8 @@ def _page(results: dict[str, Any]) -> str:
         "",
         f"A run of no-op tasks is {results['noop_tasks']:,} of them on {results['noop_taskmanagers']} TaskManagers with "
         f"{results['noop_slots']} slots in all,",
-        f"by the time from the job's start to its end; {runs} pairs of runs, with the log first and without it first in turn.",
+        f"by the time from the job's start to its end; {runs} pairs of runs, with the log first and without it first in "
+        "turn.",
         "",
         "![No-op tasks per second](benchmarks-tasks.svg)",
         "",
