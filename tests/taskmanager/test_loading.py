@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flinkjob.api.errors import InvalidInput, PartitionUnavailable, StorageError
+from flinkjob.api.errors import InvalidInput, PartitionUnavailable, StorageError, TaskCancelled
 from flinkjob.taskmanager.failures import MAX_CAUSE_BYTES, cut, describe_failure
 from flinkjob.taskmanager.loading import load_function
 
@@ -60,6 +60,14 @@ def test_what_cannot_be_loaded_is_told_in_one_line(modules: Path, reference: str
         load_function(reference, modules)
     assert message.format(modules) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_is_told_to_stop_while_its_module_is_imported_is_cancelled(
+    modules: Path, write_module: Callable[[str, str], None]
+) -> None:
+    write_module("cancelled", "from flinkjob.api.errors import TaskCancelled\nraise TaskCancelled('stop')\n")
+    with pytest.raises(TaskCancelled):
+        load_function("cancelled:f", modules)
 
 
 def test_a_failure_is_one_line_and_the_calls_that_led_there(modules: Path) -> None:

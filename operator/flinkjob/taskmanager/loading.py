@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from flinkjob.api.errors import InvalidInput
+from flinkjob.api.errors import InvalidInput, TaskCancelled
 from flinkjob.taskmanager.failures import one_line
 
 
@@ -19,6 +19,7 @@ def load_function(reference: str, module_dir: str | os.PathLike[str]) -> Callabl
 
     Raises:
         InvalidInput: the module cannot be imported (its own exception is the cause), or has no such function.
+        TaskCancelled: the task that wants it was told to stop meanwhile.
     """
     directory = os.fspath(module_dir)
     if directory and directory not in sys.path:
@@ -27,6 +28,8 @@ def load_function(reference: str, module_dir: str | os.PathLike[str]) -> Callabl
     name, _, path = reference.partition(":")
     try:
         target: Any = importlib.import_module(name)
+    except TaskCancelled:
+        raise
     except Exception as error:
         raise InvalidInput(_import_failure(reference, name, directory, error)) from error
     except SystemExit as error:
