@@ -20,6 +20,8 @@ WORD = re.compile(r"[a-z]+")
 STDLIB = Path(sysconfig.get_path("stdlib"))
 TOP = 10
 LONGEST = 7
+TEXT = 48 << 20
+"""Bytes to be read at least, so that there is time to watch: a small library is read several times, and counted once."""
 
 
 def sources() -> tuple[str, ...]:
@@ -29,11 +31,23 @@ def sources() -> tuple[str, ...]:
     return (f"{STDLIB}/*.py", *(f"{STDLIB}/{package}/**/*.py" for package in packages))
 
 
+def files() -> set[str]:
+    """The standard library's files."""
+    return {path for pattern in sources() for path in glob.glob(pattern, recursive=True, include_hidden=True)}
+
+
 def build(args: dict[str, int]) -> JobGraphBuilder:
     """The job: tokenize every source file in byte ranges, add up by word, keep the most frequent."""
     graph = JobGraphBuilder()
     splits = SplitsSpec(files=sources(), max_split_size=args.get("max_split_size", 64 << 10))
-    tokens = graph.python("tokenize", "wordcount:tokenize", parallelism=args.get("tokenizers", 8), splits=splits)
+    rounds = args.get("rounds", max(1, TEXT // sum(Path(file).stat().st_size for file in files())))
+    tokens = graph.python(
+        "tokenize",
+        "wordcount:tokenize",
+        args={"rounds": rounds},
+        parallelism=args.get("tokenizers", 8),
+        splits=splits,
+    )
     counts = graph.python("count", "wordcount:count", parallelism=args.get("counters", 8), inputs=[tokens.by_hash()])
     graph.python("report", "wordcount:report", inputs=[counts.rebalanced()])
     return graph
@@ -53,7 +67,9 @@ def phrases(lines: Iterable[str]) -> Counter[str]:
 def tokenize(context: TaskContext) -> None:
     """Count the phrases of the splits that this subtask is given."""
     for split in context.splits():
-        for phrase, count in phrases(split.lines()).items():
+        for _ in range(context.args["rounds"]):
+            counts = phrases(split.lines())
+        for phrase, count in counts.items():
             context.emit((phrase, count))
             if " " not in phrase:
                 context.add("words", count)
@@ -88,7 +104,7 @@ def most_frequent(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 def count_directly() -> dict[str, int]:
     """The same count, in this process."""
     totals: Counter[str] = Counter()
-    for path in {path for pattern in sources() for path in glob.glob(pattern, recursive=True, include_hidden=True)}:
+    for path in files():
         with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             totals.update(phrases(file))
     return totals
