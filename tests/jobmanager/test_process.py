@@ -14,8 +14,10 @@ import pytest
 
 from flinkjob.api.errors import CorruptedLog, InvalidInput, InvalidOption
 from flinkjob.api.flinkjob import parse_manifest
-from flinkjob.election.filestore import empty_lease
+from flinkjob.election.filestore import FileLeaseStore, empty_lease
+from flinkjob.election.record import LeaseRecord
 from flinkjob.graph.states import ExecutionState
+from flinkjob.jobmanager import connections
 from flinkjob.jobmanager.job import Job
 from flinkjob.jobmanager.process import JobManager, JobManagerOptions
 from flinkjob.jobmanager.result import decode_result
@@ -272,6 +274,23 @@ async def test_a_taskmanager_without_heartbeats_is_lost(start: Start) -> None:
     graph = running.manager.graph()
     assert graph is not None
     assert "no heartbeat" in graph.taskmanagers[0].removed
+
+
+async def test_one_that_waits_for_a_leader_is_let_go_by_a_jobmanager_that_stops(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a TaskManager is that calls again the leader which has just handed over."""
+    monkeypatch.setattr(connections, "HOLD_TIMEOUT", 3600.0)
+    running = await start("jm-0")
+    store = FileLeaseStore(Path(running.job.storage.url) / "lease.json")
+    held = await store.read()
+    assert held is not None
+    await store.compare_and_swap(held.version, LeaseRecord(holder="somebody", lease_duration=3600.0))
+    await running.until(lambda: running.manager.leading() is None)
+    async with running.peer() as peer:
+        peer.register()
+        running.stop.set()
+        assert await peer.is_closed()
 
 
 async def test_a_damaged_log_makes_the_leader_wait_for_a_person(start: Start) -> None:

@@ -48,6 +48,7 @@ class Connections:
         self._by_id: dict[str, Connected] = {}
         self._term: Term | None = None
         self._news = asyncio.Event()
+        self._stopping = False
         self._deaf_until_ms = 0
 
     def __iter__(self) -> Iterator[Connected]:
@@ -61,6 +62,11 @@ class Connections:
             for connected in list(self._by_id.values()):
                 connected.connection.abort()
             self._by_id.clear()
+
+    def stop(self) -> None:
+        """From now on nobody is kept waiting for a leader here: this JobManager goes, and will not hear of one."""
+        self._stopping = True
+        self.leader_changed()
 
     def leader_changed(self) -> None:
         """Those that wait for a leader may be told."""
@@ -126,7 +132,7 @@ class Connections:
         """Wait for the next leader where none is known, or only the one that was lost: it may well be this JobManager."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HOLD_TIMEOUT):
-                while self._term is None and leader() in ("", register.lost):
+                while not self._stopping and self._term is None and leader() in ("", register.lost):
                     await self._news.wait()
 
     def _register(

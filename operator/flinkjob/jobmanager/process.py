@@ -174,6 +174,8 @@ class JobManager:
         standing = asyncio.create_task(election.run())
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._over.wait()), standing]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            self._connections.stop()
         await self._close_term(flush=stop.is_set())
         await election.release()
         for wait in waits:
