@@ -21,7 +21,7 @@ STDLIB = Path(sysconfig.get_path("stdlib"))
 TOP = 10
 LONGEST = 7
 TEXT = 48 << 20
-"""Bytes to be read at least, so that there is time to watch: a small library is read several times, and counted once."""
+"""Bytes up to which a small library is read again, to be counted once: so there is time to watch."""
 
 
 def sources() -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def build(args: dict[str, int]) -> JobGraphBuilder:
     """The job: tokenize every source file in byte ranges, add up by word, keep the most frequent."""
     graph = JobGraphBuilder()
     splits = SplitsSpec(files=sources(), max_split_size=args.get("max_split_size", 64 << 10))
-    rounds = args.get("rounds", max(1, TEXT // sum(Path(file).stat().st_size for file in files())))
+    rounds = max(1, TEXT // sum(Path(file).stat().st_size for file in files()))
     tokens = graph.python(
         "tokenize",
         "wordcount:tokenize",

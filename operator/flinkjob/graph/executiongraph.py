@@ -81,6 +81,7 @@ class ExecutionGraph:
     def apply_all(self, operations: Iterable[ops.Operation]) -> None:
         """``apply`` for each, in order; those before one that does not fit have been applied."""
         for operation in operations:
+            # As in ``apply``, without the call: replay is nothing but this loop.
             try:
                 _APPLY[type(operation)](self, operation)
             except (IndexError, OverflowError) as error:
@@ -162,7 +163,8 @@ class ExecutionGraph:
         return self.vertices[vertex], subtask
 
     def _nowhere(self, operation: ops.Operation, vertex: int, subtask: int) -> IllegalOperation:
-        # Negative indexes would count from the end in Python; here they are nonsense.
+        # Negative indexes would count from the end in Python; here they are nonsense. Too large ones raise IndexError by
+        # themselves, so that the operations of a task's life, which replay is made of, need not ask for them.
         return self._illegal(operation, f"there is no subtask {subtask} of vertex {vertex}")
 
     def _epoch_started(self, operation: ops.EpochStarted) -> None:

@@ -167,8 +167,6 @@ class LogWriter:
                 raise self.failure
             try:
                 await self._snapshots.submit(partial(self._store_snapshot, lsn, data))
-                await self._snapshots.submit(self._committer.roll)
-                await self._snapshots.submit(self._trim)
             except Deposed as error:
                 self._fail(error)
                 raise
@@ -235,19 +233,12 @@ class LogWriter:
         self._progress.set()
         self._progress = asyncio.Event()
 
-    # What the threads do
+    # What the snapshots' thread does
 
     def _store_snapshot(self, lsn: int, data: bytes) -> None:
         # The fence is read after the LSN became durable, so a snapshot never holds what a successor has not seen.
         self._medium.check_fence(self._epoch)
         self._medium.put_snapshot(lsn, encode_snapshot(data, epoch=self._epoch, lsn=lsn))
-
-    def _trim(self) -> None:
+        self._committer.roll()
         self._medium.check_fence(self._epoch)
         trim(self._medium, self._epoch)
-
-
-def _forget(future: "asyncio.Future[None]") -> None:
-    """Nobody waits for it; a failure is of no interest any more."""
-    if not future.cancelled():
-        future.exception()
